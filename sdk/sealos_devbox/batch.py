@@ -143,7 +143,7 @@ class Batch:
         self.operations.append((seq, "setxattr", path, pre, name, value, flags))
 
     def dirtime(self, seq: int, path: bytes, mtime_ns: int) -> None:
-        """Set a directory's mtime where it is older than that; never fails."""
+        """Set a directory's mtime to that of our last change in it; never fails."""
         self.operations.append((seq, "dirtime", path, ANY, mtime_ns))
 
     def copy(
