@@ -1,0 +1,1 @@
+"""Mount a Sealos Devbox as a local directory."""
