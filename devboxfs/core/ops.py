@@ -1,0 +1,91 @@
+"""Operations: what was acknowledged to applications and is not yet known to be in the box.
+
+An operation names its object by oid, and by the path that it had *at that time*, relative to the workspace root. Operations are values;
+the journal encodes them (core/records.py), the planner (core/plan.py) turns a run of them into wire operations.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from sealos_devbox import Version
+
+__all__ = ["Blob", "Kind", "Operation", "Source"]
+
+
+class Kind(enum.IntEnum):
+    """What an operation does. The numbers are part of the journal's format."""
+
+    CREATE = 1
+    """New regular file; `mode`."""
+    WRITE = 2
+    """`offset`, `length`, `source`."""
+    TRUNCATE = 3
+    """`size`."""
+    SETATTR = 4
+    """Any of `mode`, `uid`, `gid`, `atime_ns`, `mtime_ns` that is not None."""
+    MKDIR = 5
+    SYMLINK = 6
+    """`data` is the target."""
+    MKNOD = 7
+    """`mode`, `size` holds rdev."""
+    LINK = 8
+    """New name `path` for the object that is also at `other`."""
+    UNLINK = 9
+    RMDIR = 10
+    RENAME = 11
+    """From `other` to `path`; `flags` as renameat2(2); `replaced` is the oid that stood at `path`, 0 for none."""
+    SETXATTR = 12
+    """`name`, `data` (None removes), `flags`."""
+
+
+class Blob(Protocol):
+    """A local file of immutable bytes: a journal segment or a spool file. Stays readable while referenced, though its name be gone."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`; OSError(EIO) when they are not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the bytes of a WRITE lie."""
+
+    blob: Blob
+    offset: int
+
+
+@dataclass(slots=True)
+class Operation:
+    """One acknowledged change. Fields that a kind does not use keep their defaults."""
+
+    kind: Kind
+    oid: int
+    path: bytes
+    time_ns: int
+    """When it was acknowledged, in the box's clock: the mtime that it gives to the object and to its directory."""
+    seq: int = 0
+    """Given by the journal, ascending."""
+    base: Version | None = None
+    """The box version of the object that the mount had shown, when nothing of ours was pending on it; None when it has
+    earlier pending operations, or does not exist in the box. For directories only the ino counts."""
+    other: bytes = b""
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    offset: int = 0
+    length: int = 0
+    size: int = 0
+    source: Source | None = None
+    data: bytes | None = None
+    name: bytes = b""
+    flags: int = 0
+    replaced: int = 0
+    replaced_base: Version | None = None
+    """As `base`, for the object that a RENAME replaces."""
+    in_place: bool = False
+    """For content operations: the object must be changed in place (several links, or another owner), not replaced."""

@@ -1,0 +1,1 @@
+"""The only package, besides mount.py, that knows pyfuse3."""

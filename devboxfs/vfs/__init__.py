@@ -1,0 +1,1 @@
+"""File-system semantics over a box; trio, no pyfuse3."""

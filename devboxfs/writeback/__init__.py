@@ -1,0 +1,1 @@
+"""The durable path: journal, spool, flusher, recovery."""
