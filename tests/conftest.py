@@ -1,0 +1,49 @@
+"""No test session starts or ends with a mount that an aborted one left behind.
+
+Asynchronous tests run on asyncio and on trio, which is the default of anyio's plugin; a directory
+whose tests need one of them overrides the fixture `anyio_backend`.
+"""
+
+import errno
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sweep_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    unmount(mount for mount in temporary_mounts() if is_dead(mount))
+    yield
+    ours = tmp_path_factory.getbasetemp()
+    unmount(mount for mount in temporary_mounts() if mount.is_relative_to(ours) or is_dead(mount))
+
+
+def temporary_mounts() -> list[Path]:
+    """Mounts below the directory for temporary files: a user's own are somewhere else."""
+    mounts = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields, _, source = line.partition(b" - ")
+        if source.startswith(b"fuse.devboxfs "):
+            escaped = fields.split()[4]
+            name = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), escaped)
+            mounts.append(Path(os.fsdecode(name)))
+    return [mount for mount in mounts if mount.is_relative_to(tempfile.gettempdir())]
+
+
+def is_dead(mount: Path) -> bool:
+    """Whether no daemon answers; unlike `stat`, `statvfs` is never answered from a cache."""
+    try:
+        os.statvfs(mount)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def unmount(mounts: Iterable[Path]) -> None:
+    for mount in mounts:
+        subprocess.run(["fusermount3", "-u", "-z", mount], check=True)
