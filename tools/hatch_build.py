@@ -9,7 +9,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # hatchling loads this file by its path, which makes no neighbour importable.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.build_helper import PACKAGE, build, find_go, go_requirement  # noqa: E402
+from tools.build_helper import PACKAGE, build, find_go, go_requirement
 
 
 class HelperBuildHook(BuildHookInterface[Any]):

