@@ -1,0 +1,3 @@
+module sealos.io/devbox-helper
+
+go 1.23
