@@ -1,0 +1,643 @@
+"""The client's side of one connection to a helper, without any IO (sdk/PROTOCOL.md).
+
+`ClientSession` takes received bytes and gives bytes to send. Time comes in as an argument: seconds of any monotonic clock.
+One `Exchange` is one request with everything that belongs to it; its owner is told by two callbacks that there is something to
+look at, and looks with `take()`, `done` and `outcome()`.
+
+Invariants:
+
+* An exchange is in the table from the moment its REQUEST is queued until its REPLY or ERROR arrived, cancelled or not: an id that
+  is in use is never used again, and a frame for an id that is not in the table is a ProtocolError.
+* `received <= granted` for every exchange; `credit >= 0` for what goes out.
+* Ordered exchanges (apply) are sent one after another, each REQUEST, DATA and END before the next REQUEST.
+* After `fail()` nothing changes any more: every exchange is done, and every later one is born done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sealos_devbox._protocol import frames, messages
+from sealos_devbox._protocol.window import MIN_WINDOW, ReceiveWindow
+from sealos_devbox.errors import DevboxError, ProtocolError, TransportError
+from sealos_devbox.types import PeerInfo
+
+__all__ = ["ClientSession", "Exchange", "RemoteError"]
+
+WRITE_SIZE: Final = 131072
+"""Bytes given to the channel at once: what a message of the exec path carries well, and as long as a control frame waits."""
+DATA_SIZE: Final = WRITE_SIZE - frames.HEADER_SIZE
+RESERVED_REQUESTS: Final = 16
+"""Requests in flight kept free for `apply`: reads may be waiting for a batch that is yet to be sent."""
+SMALL_READ: Final = 131072
+"""Reads up to this size do not wait for room: fewer bytes than one frame never are the bulk that others wait for."""
+EVENTS_KEPT: Final = 16 * 1024 * 1024
+PROBE_INTERVAL: Final = 1.0
+DEAD_AFTER: Final = 3
+
+IN_Q_OVERFLOW: Final = 0x4000
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteError:
+    """What an ERROR frame said."""
+
+    errno: int
+    message: str
+
+
+class Exchange:
+    """One request: what goes out, what came in, how it ended. Owned by the session; read by its caller."""
+
+    __slots__ = (
+        "abandoned",
+        "bulk",
+        "cancellable",
+        "collect",
+        "consumed",
+        "credit",
+        "done",
+        "ended",
+        "error",
+        "expected",
+        "failure",
+        "granted",
+        "id",
+        "in_ready",
+        "incoming",
+        "on_change",
+        "on_late_reply",
+        "on_room",
+        "op",
+        "ordered",
+        "out",
+        "out_bytes",
+        "out_end",
+        "out_ended",
+        "queued_bytes",
+        "queued_wire",
+        "received",
+        "reply",
+        "request",
+        "reserved",
+        "sent",
+    )
+
+    def __init__(self, id: int, op: str, request: bytes) -> None:
+        self.id = id
+        self.op = op
+        self.request = request
+        self.collect = False
+        self.ordered = False
+        self.cancellable = True
+        self.bulk = False
+        self.expected: int | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called when the exchange is done, and for streams when something was received."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when some of what was queued to be sent has been given to the channel."""
+        self.on_late_reply: Callable[[bytes], None] | None = None
+        """Called with the reply that arrives although the caller has gone."""
+
+        self.sent = False
+        self.abandoned = False
+        self.done = False
+        self.reply: bytes | None = None
+        self.error: RemoteError | None = None
+        self.failure: DevboxError | None = None
+
+        self.incoming: deque[tuple[int, memoryview | bytes, int]] = deque()
+        self.queued_bytes = 0
+        self.queued_wire = 0
+        self.received = 0
+        self.granted = 0
+        self.consumed = 0
+        self.reserved = 0
+        self.ended = 0
+        """Bit set of the substreams that are over."""
+
+        self.out: deque[tuple[bytes | memoryview, int]] = deque()
+        self.out_bytes = 0
+        self.out_end = False
+        self.out_ended = False
+        self.credit = 0
+        self.in_ready = False
+
+
+class ClientSession:
+    """The state of one connection."""
+
+    def __init__(self, *, client: str, compress: bool, heartbeat: float, now: float) -> None:
+        self.peer: PeerInfo | None = None
+        self.failure: DevboxError | None = None
+        self.window = ReceiveWindow()
+        self.requests_sent = 0
+        self.free_space = (0, 0, 0)
+        self.durable = 0
+
+        self._heartbeat = heartbeat
+        self._compress = compress
+        self._parser = frames.FrameParser()
+        self._noise: bytearray | None = bytearray()
+        self._ids = itertools.count(1)
+        self._exchanges: dict[int, Exchange] = {}
+        self._in_flight = 0
+        # Nothing is sent before WELCOME says how much: the two stay like this until then.
+        self._max_requests = -RESERVED_REQUESTS
+        self._send_window = 0
+        self._backlog: deque[Exchange] = deque()
+        self._bulk_backlog: deque[Exchange] = deque()
+        self._ordered: deque[Exchange] = deque()
+
+        self._control: deque[bytes] = deque()
+        self._ready: deque[Exchange] = deque()
+        self._last_sent = now
+        self._last_received = now
+        self._ping_queued = False
+        self._pings = itertools.count(1)
+        self._probe: tuple[bytes, float] | None = None
+        self._last_probe = now
+
+        hello = messages.Hello(
+            protocol=messages.PROTOCOL_VERSION,
+            client=client,
+            window=MIN_WINDOW,
+            compress=compress,
+            heartbeat_ms=max(1, round(heartbeat * 1000)),
+        )
+        self._control.append(frames.encode(frames.HELLO, 0, messages.encode(hello)))
+
+    # ------------------------------------------------------------------ what the caller asks for
+
+    def open(
+        self,
+        op: str,
+        *args: object,
+        now: float,
+        collect: bool = True,
+        expected: int | None = None,
+        bulk: bool = False,
+        ordered: bool = False,
+        cancellable: bool = True,
+    ) -> Exchange:
+        """Queue a request.
+
+        collect: the answer is wanted whole; `on_change` is called once, at the end. Otherwise what arrives waits, and is not
+        credited, until `take()`. expected: at most so many bytes of DATA are answered. bulk: waits while too much is on its
+        way. ordered: see the invariants. Raises ValueError when the request does not fit into a frame.
+        """
+        request = messages.encode((op, *args))
+        if len(request) > frames.MAX_PAYLOAD:
+            raise ValueError(f"request of {len(request)} bytes")
+        exchange = Exchange(self._next_id(), op, request)
+        exchange.collect = collect
+        exchange.expected = expected
+        exchange.bulk = bulk and (expected is None or expected > SMALL_READ)
+        exchange.ordered = ordered
+        exchange.cancellable = cancellable
+        if self.failure is not None:
+            exchange.failure = self.failure
+            exchange.done = True
+            return exchange
+        self._exchanges[exchange.id] = exchange
+        if ordered:
+            self._ordered.append(exchange)
+        elif exchange.bulk:
+            self._bulk_backlog.append(exchange)
+        else:
+            self._backlog.append(exchange)
+        self._start_requests(now)
+        return exchange
+
+    def send_data(
+        self, exchange: Exchange, data: bytes | memoryview, *, compressed: bool = False
+    ) -> None:
+        """Queue DATA. Compressed data is one frame's zlib stream; other data is split as needed."""
+        if exchange.done or exchange.abandoned or not data:
+            return
+        exchange.out.append((data, frames.COMPRESSED if compressed else 0))
+        exchange.out_bytes += len(data)
+        self._make_ready(exchange)
+
+    def send_end(self, exchange: Exchange) -> None:
+        """Queue END: the caller's DATA is over."""
+        if exchange.done or exchange.abandoned:
+            return
+        exchange.out_end = True
+        self._make_ready(exchange)
+
+    def control(self, exchange: Exchange, *args: object) -> None:
+        """Queue CONTROL for a running request."""
+        if exchange.sent and not exchange.done and not exchange.abandoned:
+            self._queue(frames.CONTROL, exchange.id, messages.encode(args))
+
+    def take(
+        self, exchange: Exchange, limit: int, now: float
+    ) -> list[tuple[int, bytes | memoryview]]:
+        """Return (substream, payload) of what was received: as much as fits the limit, but one at least; credits it."""
+        taken: list[tuple[int, bytes | memoryview]] = []
+        size = 0
+        incoming = exchange.incoming
+        while incoming and (not taken or size + len(incoming[0][1]) <= limit):
+            substream, payload, wire_size = incoming.popleft()
+            taken.append((substream, payload))
+            size += len(payload)
+            exchange.queued_wire -= wire_size
+            exchange.consumed += wire_size
+        exchange.queued_bytes -= size
+        if taken:
+            self._grant(exchange, now)
+        return taken
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Say that the caller no longer wants the answer. What was not sent yet never is."""
+        if exchange.done or exchange.abandoned:
+            return
+        exchange.abandoned = True
+        exchange.on_change = exchange.on_room = None
+        exchange.incoming.clear()
+        exchange.consumed += exchange.queued_wire
+        exchange.queued_bytes = exchange.queued_wire = 0
+        if not exchange.cancellable:
+            return
+        exchange.out.clear()
+        exchange.out_bytes = 0
+        if not exchange.sent:
+            for queue in (self._backlog, self._bulk_backlog, self._ordered):
+                if exchange in queue:
+                    queue.remove(exchange)
+            exchange.done = True
+            del self._exchanges[exchange.id]
+            return
+        self._queue(frames.CANCEL, exchange.id)
+        self._leave_order(exchange)
+
+    def fail(self, failure: DevboxError) -> None:
+        """End the session: every exchange is done, with this failure."""
+        if self.failure is not None:
+            return
+        self.failure = failure
+        exchanges = list(self._exchanges.values())
+        self._exchanges.clear()
+        for queue in (self._backlog, self._bulk_backlog, self._ordered, self._ready, self._control):
+            queue.clear()
+        for exchange in exchanges:
+            exchange.failure = failure
+            exchange.done = True
+            exchange.out.clear()
+            exchange.out_bytes = 0
+            if exchange.on_change is not None:
+                exchange.on_change()
+            if exchange.on_room is not None:
+                exchange.on_room()
+
+    # --------------------------------------------------------------------------- what to send
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether next_write() would return something."""
+        return bool(self._control or self._ready)
+
+    def next_write(self, now: float) -> bytes:
+        """Return the next bytes for the channel, at most WRITE_SIZE or one frame; empty when there is nothing to send."""
+        parts: list[bytes | memoryview] = []
+        size = 0
+        control = self._control
+        while control and (not parts or size + len(control[0]) <= WRITE_SIZE):
+            frame = control.popleft()
+            parts.append(frame)
+            size += len(frame)
+        while not control and self._ready:
+            added = self._next_data(parts, WRITE_SIZE - size)
+            if added == 0:
+                break
+            size += added
+        if not parts:
+            return b""
+        self._last_sent = now
+        self._ping_queued = False
+        return b"".join(parts)
+
+    def _next_data(self, parts: list[bytes | memoryview], room: int) -> int:
+        """Add one frame of the exchange whose turn it is; returns its size, 0 when it does not fit."""
+        exchange = self._ready[0]
+        room -= frames.HEADER_SIZE
+        size = 0
+        if exchange.out:
+            data, flags = exchange.out[0]
+            size = len(data)
+            if size > room or size > exchange.credit:
+                if flags or (room < DATA_SIZE and room < min(size, exchange.credit)):
+                    # A piece of what fits beside other frames would only make more frames.
+                    return 0
+                size = min(size, room, exchange.credit)
+                exchange.out[0] = (memoryview(data)[size:], 0)
+                data = memoryview(data)[:size]
+            else:
+                exchange.out.popleft()
+            exchange.credit -= size
+            exchange.out_bytes -= size
+            parts.append(frames.encode(frames.DATA, exchange.id, data, flags))
+            if exchange.on_room is not None:
+                exchange.on_room()
+        else:
+            if room < 0:
+                return 0
+            parts.append(frames.encode(frames.END, exchange.id))
+            exchange.out_ended = True
+        self._ready.popleft()
+        exchange.in_ready = False
+        if exchange.out_ended:
+            self._leave_order(exchange)
+        else:
+            self._make_ready(exchange)
+        return size + frames.HEADER_SIZE
+
+    def _queue(self, kind: int, id: int, payload: bytes = b"") -> None:
+        self._control.append(frames.encode(kind, id, payload))
+
+    def _make_ready(self, exchange: Exchange) -> None:
+        """Put the exchange into the round of those that have something to send, if it has and may."""
+        if exchange.in_ready or not exchange.sent or exchange.out_ended:
+            return
+        if exchange.out:
+            data, flags = exchange.out[0]
+            if exchange.credit < (len(data) if flags else 1):
+                return
+        elif not exchange.out_end:
+            return
+        exchange.in_ready = True
+        self._ready.append(exchange)
+
+    def _leave_order(self, exchange: Exchange) -> None:
+        """Let the next ordered exchange be sent, when this one has nothing more to send."""
+        if exchange.in_ready:
+            self._ready.remove(exchange)
+            exchange.in_ready = False
+        if exchange.ordered and self._ordered and self._ordered[0] is exchange:
+            self._ordered.popleft()
+            self._start_ordered()
+
+    def _next_id(self) -> int:
+        id = next(self._ids) & 0xFFFFFFFF
+        while id == 0 or id in self._exchanges:
+            id = next(self._ids) & 0xFFFFFFFF
+        return id
+
+    def _start_requests(self, now: float) -> None:
+        """Send the requests that may be sent now."""
+        self._start_ordered()
+        limit = self._max_requests
+        while self._backlog and self._in_flight < limit:
+            self._start(self._backlog.popleft())
+        while self._bulk_backlog and self._in_flight < limit:
+            exchange = self._bulk_backlog[0]
+            size = MIN_WINDOW if exchange.expected is None else min(MIN_WINDOW, exchange.expected)
+            if not self.window.has_room(size):
+                break
+            self._bulk_backlog.popleft()
+            self._start(exchange)
+            self.window.streams += 1
+            exchange.reserved = size
+            self.window.reserve(size, now)
+            self._grant(exchange, now)
+
+    def _start_ordered(self) -> None:
+        if not self._ordered or self._ordered[0].sent:
+            return
+        if self._in_flight < self._max_requests + RESERVED_REQUESTS:
+            exchange = self._ordered[0]
+            self._start(exchange)
+            self._make_ready(exchange)
+
+    def _start(self, exchange: Exchange) -> None:
+        exchange.sent = True
+        exchange.granted = MIN_WINDOW
+        exchange.credit = self._send_window
+        self._in_flight += 1
+        self.requests_sent += 1
+        self._queue(frames.REQUEST, exchange.id, exchange.request)
+        exchange.request = b""
+
+    def _grant(self, exchange: Exchange, now: float) -> None:
+        """Grant what the policy allows, once that is a quarter of it: CREDIT frames are not free either."""
+        share = self.window.share
+        target = share
+        if exchange.expected is not None:
+            target = min(share, exchange.expected - exchange.consumed)
+        missing = target - (exchange.granted - exchange.consumed)
+        last = exchange.expected is not None and exchange.granted + missing >= exchange.expected
+        if missing <= 0 or (missing < share // 4 and not last):
+            return
+        exchange.granted += missing
+        self._control.append(frames.encode_credit(exchange.id, missing))
+        if exchange.bulk:
+            exchange.reserved += missing
+            self.window.reserve(missing, now)
+
+    # ------------------------------------------------------------------------ what was received
+
+    @property
+    def noise(self) -> bytes:
+        """What came before the magic; empty once it was found."""
+        return bytes(self._noise or b"")
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take received bytes; raises ProtocolError when the helper broke the protocol, after which fail() is due."""
+        self._last_received = now
+        if self._noise is not None:
+            data = self._skip_noise(self._noise, data)
+        self._parser.feed(data)
+        handlers = self._HANDLERS
+        while (frame := self._parser.next_frame()) is not None:
+            handler = handlers.get(frame.kind)
+            if handler is None or (self.peer is None and frame.kind not in _BEFORE_WELCOME):
+                raise ProtocolError(f"unexpected frame of type {frame.kind}")
+            handler(self, frame, now)
+        if self.window.streams and now - self._last_probe >= PROBE_INTERVAL:
+            self._probe_rtt(now)
+
+    def _skip_noise(self, noise: bytearray, data: bytes) -> bytes:
+        searched = max(0, len(noise) - len(frames.MAGIC) + 1)
+        noise += data
+        found = noise.find(frames.MAGIC, searched)
+        if found < 0 and len(noise) < frames.MAX_NOISE + len(frames.MAGIC):
+            return b""
+        if not 0 <= found <= frames.MAX_NOISE:
+            raise ProtocolError("no helper answers: its mark is not in the first 64 KiB")
+        rest = bytes(noise[found + len(frames.MAGIC) :])
+        self._noise = None
+        return rest
+
+    def _find(self, frame: frames.Frame) -> Exchange:
+        exchange = self._exchanges.get(frame.id)
+        if exchange is None or not exchange.sent:
+            raise ProtocolError(f"frame of type {frame.kind} for unknown request {frame.id}")
+        return exchange
+
+    def _on_welcome(self, frame: frames.Frame, now: float) -> None:
+        if self.peer is not None:
+            raise ProtocolError("second WELCOME")
+        peer = messages.decode(messages.WELCOME, frame.payload)
+        if peer.protocol != messages.PROTOCOL_VERSION:
+            raise ProtocolError(f"the helper speaks protocol {peer.protocol}")
+        if peer.max_requests <= RESERVED_REQUESTS or peer.window < 1:
+            raise ProtocolError("the helper takes too few requests or no data")
+        self.peer = peer
+        self._max_requests = peer.max_requests - RESERVED_REQUESTS
+        self._send_window = peer.window
+        usage = peer.statvfs
+        self.free_space = (usage.bavail * usage.frsize, usage.favail, usage.flag)
+        self._probe_rtt(now)
+        self._start_requests(now)
+
+    def _on_data(self, frame: frames.Frame, now: float) -> None:
+        exchange = self._find(frame)
+        size = frame.wire_size
+        exchange.received += size
+        if exchange.received > exchange.granted:
+            raise ProtocolError(f"request {frame.id}: more data than was granted")
+        if exchange.ended >> frame.substream & 1:
+            raise ProtocolError(f"request {frame.id}: data after its end")
+        if exchange.bulk:
+            exchange.reserved -= size
+            self.window.release(size)
+            self.window.delivered(size, now)
+        if exchange.collect or exchange.abandoned:
+            if not exchange.abandoned:
+                exchange.incoming.append((frame.substream, frame.payload, size))
+            exchange.consumed += size
+            self._grant(exchange, now)
+        else:
+            self._hand_over(exchange, frame, size)
+        if self._bulk_backlog:
+            self._start_requests(now)
+
+    def _hand_over(self, exchange: Exchange, frame: frames.Frame, wire_size: int) -> None:
+        exchange.incoming.append((frame.substream, frame.payload, wire_size))
+        exchange.queued_bytes += len(frame.payload)
+        exchange.queued_wire += wire_size
+        if exchange.on_change is not None:
+            exchange.on_change()
+
+    def _on_end(self, frame: frames.Frame, now: float) -> None:
+        exchange = self._find(frame)
+        if exchange.ended >> frame.substream & 1:
+            raise ProtocolError(f"request {frame.id}: second end")
+        exchange.ended |= 1 << frame.substream
+
+    def _on_reply(self, frame: frames.Frame, now: float) -> None:
+        exchange = self._find(frame)
+        exchange.reply = bytes(frame.payload)
+        self._finish(exchange, now)
+        if exchange.abandoned and exchange.on_late_reply is not None:
+            exchange.on_late_reply(exchange.reply)
+
+    def _on_error(self, frame: frames.Frame, now: float) -> None:
+        error = messages.decode(messages.ERROR, frame.payload)
+        if frame.id == 0:
+            raise ProtocolError(f"the helper refuses: {error.message} (errno {error.errno})")
+        exchange = self._find(frame)
+        exchange.error = RemoteError(error.errno, error.message)
+        self._finish(exchange, now)
+
+    def _finish(self, exchange: Exchange, now: float) -> None:
+        del self._exchanges[exchange.id]
+        self._in_flight -= 1
+        exchange.done = True
+        exchange.out.clear()
+        exchange.out_bytes = 0
+        if exchange.bulk:
+            self.window.streams -= 1
+            self.window.release(exchange.reserved)
+            exchange.reserved = 0
+        self._leave_order(exchange)
+        if exchange.on_change is not None:
+            exchange.on_change()
+        if exchange.on_room is not None:
+            exchange.on_room()
+        self._start_requests(now)
+
+    def _on_credit(self, frame: frames.Frame, now: float) -> None:
+        exchange = self._find(frame)
+        exchange.credit += _CREDIT.unpack(frame.payload)[0]
+        self._make_ready(exchange)
+
+    def _on_events(self, frame: frames.Frame, now: float) -> None:
+        exchange = self._find(frame)
+        if exchange.op != "watch":
+            raise ProtocolError(f"events for request {frame.id}, which is no watch")
+        if exchange.abandoned:
+            return
+        payload: bytes | memoryview = frame.payload
+        if exchange.queued_bytes + len(payload) > EVENTS_KEPT:
+            payload = self._collapse(exchange, payload)
+        # Events need no credit, so they count for nothing on the wire.
+        self._hand_over(exchange, frame._replace(payload=payload), 0)
+
+    def _collapse(self, exchange: Exchange, payload: bytes | memoryview) -> bytes:
+        """Replace the events that nobody takes by one that says so: the caller lists the tree again."""
+        last = 0
+        for waiting in (*(entry[1] for entry in exchange.incoming), payload):
+            for event in messages.decode(messages.EVENTS, waiting):
+                last = max(last, event.number)
+        exchange.incoming.clear()
+        exchange.queued_bytes = 0
+        return messages.encode([(last, b"", IN_Q_OVERFLOW, None, None)])
+
+    def _on_ping(self, frame: frames.Frame, now: float) -> None:
+        self._queue(frames.PONG, 0, messages.encode((bytes(frame.payload),)))
+
+    def _on_pong(self, frame: frames.Frame, now: float) -> None:
+        pong = messages.decode(messages.PONG, frame.payload)
+        if pong.free_bytes >= 0:
+            self.free_space = (pong.free_bytes, pong.free_inodes, pong.fs_flags)
+            self.durable = max(self.durable, pong.durable)
+        if self._probe is not None and pong.echo == self._probe[0]:
+            self.window.measured_rtt(now - self._probe[1], now)
+            self._probe = None
+
+    _HANDLERS: Final[dict[int, Callable[[ClientSession, frames.Frame, float], None]]] = {
+        frames.WELCOME: _on_welcome,
+        frames.DATA: _on_data,
+        frames.END: _on_end,
+        frames.REPLY: _on_reply,
+        frames.ERROR: _on_error,
+        frames.CREDIT: _on_credit,
+        frames.EVENTS: _on_events,
+        frames.PING: _on_ping,
+        frames.PONG: _on_pong,
+    }
+
+    # --------------------------------------------------------------------------------- liveness
+
+    def next_tick(self) -> float:
+        """When tick() is due."""
+        dead = self._last_received + DEAD_AFTER * self._heartbeat
+        if self._ping_queued:
+            return dead
+        return min(dead, self._last_sent + self._heartbeat)
+
+    def tick(self, now: float) -> None:
+        """Queue a PING when nothing was sent for a while; raises TransportError when nothing was received for long."""
+        silence = now - self._last_received
+        if silence >= DEAD_AFTER * self._heartbeat:
+            raise TransportError(f"nothing heard from the helper for {silence:.0f} s")
+        if now - self._last_sent >= self._heartbeat and not self._ping_queued:
+            self._probe_rtt(now)
+
+    def _probe_rtt(self, now: float) -> None:
+        self._ping_queued = True
+        echo = next(self._pings).to_bytes(8, "big")
+        self._probe = (echo, now)
+        self._last_probe = now
+        self._queue(frames.PING, 0, echo)
+
+
+_CREDIT: Final = struct.Struct(">I")
+_BEFORE_WELCOME: Final = frozenset((frames.WELCOME, frames.ERROR))
