@@ -5,6 +5,7 @@ Each is a Protocol with a conformance suite in tests/contract that every impleme
 
 from __future__ import annotations
 
+import builtins
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -56,13 +57,13 @@ class ByteChannel(Protocol):
         ...
 
 
-RecordT_co = TypeVar("RecordT_co", covariant=True)
+RecordT = TypeVar("RecordT")
 
 
-class RecordStream(Protocol[RecordT_co]):
+class RecordStream(Protocol[RecordT]):
     """Records of one running request. Leaving the `async with` block cancels the request."""
 
-    async def receive(self) -> list[RecordT_co] | None:
+    async def receive(self) -> list[RecordT] | None:
         """Return the next records, None when the request has ended; raises what ended it otherwise."""
         ...
 
@@ -160,7 +161,7 @@ class FileTransport(Protocol):
 
     async def list(
         self, path: bytes, *, follow: bool = False, after: int = 0
-    ) -> tuple[int, Attributes, list[tuple[bytes, Attributes]]]:
+    ) -> tuple[int, Attributes, builtins.list[tuple[bytes, Attributes]]]:
         """Return (event, attributes of the directory, entries)."""
         ...
 
@@ -175,7 +176,7 @@ class FileTransport(Protocol):
         ...
 
     def read_many(
-        self, files: list[tuple[bytes, Version | None]], *, max_each: int = 65536, follow: bool = False
+        self, files: builtins.list[tuple[bytes, Version | None]], *, max_each: int = 65536, follow: bool = False
     ) -> RecordStream[ManyRecord]:
         """Stream the contents of small files."""
         ...
@@ -202,7 +203,7 @@ class FileTransport(Protocol):
 
     async def hash(
         self, path: bytes, *, offset: int = 0, length: int = -1, block: int = 0
-    ) -> tuple[Attributes, list[bytes]]:
+    ) -> tuple[Attributes, builtins.list[bytes]]:
         """Return (attributes, SHA-256 digests): one, or one per block of `block` bytes."""
         ...
 
@@ -210,7 +211,7 @@ class FileTransport(Protocol):
         """Return an extended attribute's value."""
         ...
 
-    async def listxattr(self, path: bytes) -> list[bytes]:
+    async def listxattr(self, path: bytes) -> builtins.list[bytes]:
         """Return the names of the extended attributes."""
         ...
 
@@ -237,7 +238,7 @@ class FileTransport(Protocol):
 
     def exec(
         self,
-        argv: list[bytes],
+        argv: builtins.list[bytes],
         *,
         cwd: bytes | None = None,
         env: dict[str, str] | None = None,
