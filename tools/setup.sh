@@ -78,9 +78,13 @@ if [ -n "$packages" ]; then
         die "Please install what these Debian packages contain, then try again: $packages"
     fi
     say "installing $packages"
-    $as_root apt-get update -qq
-    $as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $packages >&2
+    log=$(mktemp)
+    # shellcheck disable=SC2086 # lists of words
+    { $as_root apt-get update &&
+        $as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y --no-install-recommends $packages; } >"$log" 2>&1 </dev/null ||
+        { cat "$log" >&2; die "apt-get could not install these packages; its output is above."; }
+    rm -f "$log"
     python=$(find_python) ||
         die "This system's Python is older than 3.11: install a newer one and name it in PYTHON."
 fi
