@@ -1,0 +1,1 @@
+"""What the tests on real mounts and the benchmark share."""

@@ -1,0 +1,233 @@
+"""Boxes of the embedded engine, mounted for real.
+
+A `MountedBox` has a home of its own (data, state, cache and runtime directories, the mount
+point), so that tests know nothing of each other and of the machine. Closing it leaves no mount,
+process or directory behind, whatever the test did.
+
+With DEVBOX_TEST_PLAIN=1 every mount is a plain directory that is its own box: what fails then
+is wrong in the test, not in the mount.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.accounts import Account, as_launcher
+from tests.support.commands import clean_environment, run, shown
+from tests.support.waiting import wait_until
+
+PLAIN = os.environ.get("DEVBOX_TEST_PLAIN") == "1"
+TMPFS = Path("/dev/shm")
+_COMMAND = [sys.executable, "-m", "devboxfs"]
+_GIT = (
+    "[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n[gc]\nauto = 0\n"
+)
+
+
+class MountedBox:
+    """One box, its mount point, and the commands that a user has for them."""
+
+    def __init__(self, account: Account, *, name: str = "my-box", plain: bool = PLAIN) -> None:
+        self.account = account
+        self.name = name
+        self.plain = plain
+        # Short: the path of a unix socket below it must stay under 108 bytes.
+        where = TMPFS if plain and TMPFS.is_dir() else None
+        self.home = Path(tempfile.mkdtemp(prefix="devboxfs-test-", dir=where))
+        self.mount = self.home / "mnt"
+        self.data = self.home / "data"
+        self.box = self.mount if plain else self.data / "boxes" / name / "workspace"
+        self.state = self.home / "state"
+        self.cache = self.home / "cache"
+        self.scratch = self.home / "scratch"
+        self.environment = {
+            **clean_environment(self.home),
+            "DEVBOX_DATA_DIR": str(self.data),
+            "DEVBOX_STATE_DIR": str(self.state),
+            "DEVBOX_CACHE_DIR": str(self.cache),
+            "DEVBOX_EMBEDDED": "1",
+        }
+        account.own(self.home)
+        account.perform(self._prepare)
+
+    def _prepare(self) -> None:
+        for directory in (self.mount, self.scratch, self.home / "run", self.home / "tmp"):
+            directory.mkdir(mode=0o700)
+        (self.home / "gitconfig").write_text(_GIT)
+
+    # ------------------------------------------------------------------------- what a user does
+
+    def devboxfs(
+        self,
+        *arguments: str | os.PathLike[str],
+        check: bool = True,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the command line as the box's account; the daemon that it starts inherits `env`."""
+        argv = [*self.account.prefix(), *_COMMAND, *map(os.fspath, arguments)]
+        environment = {**self.environment, **(env or {})}
+        return as_launcher(
+            lambda: run(*argv, cwd="/", env=environment, check=check, timeout=timeout)
+        )
+
+    def start(self, *, delay_ms: float = 0, env: Mapping[str, str] | None = None) -> "MountedBox":
+        """Mount; `delay_ms` is added to the round trip of the byte channel."""
+        if not self.plain:
+            delay = {"DEVBOX_LINK_DELAY_MS": str(delay_ms)} if delay_ms else {}
+            self.devboxfs("mount", self.name, self.mount, env={**delay, **(env or {})})
+        return self
+
+    def umount(self, *, timeout: float = 60) -> None:
+        """Unmount the way users do: everything is in the box when it returns."""
+        if not self.plain:
+            self.devboxfs("umount", self.mount, timeout=timeout)
+
+    def remount(self, *, delay_ms: float = 0) -> None:
+        if self.is_mounted():
+            self.umount()
+        self.start(delay_ms=delay_ms)
+
+    def sync(self, *, timeout: float = 60) -> None:
+        if not self.plain:
+            self.devboxfs("sync", self.mount, timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """What `devboxfs status --json` says of this mount."""
+        if self.plain:
+            return {"pid": 0, "link": {"round_trips": 0, "bytes_sent": 0, "bytes_received": 0}}
+        said = self.devboxfs("status", self.mount, "--json").stdout
+        answer = json.loads(said)
+        return answer[0] if isinstance(answer, list) else answer
+
+    def round_trips(self) -> int:
+        return int(self.status()["link"]["round_trips"])
+
+    # --------------------------------------------------------------------------- what befalls it
+
+    @property
+    def pid(self) -> int:
+        return int(self.status()["pid"])
+
+    def kill(self, pid: int | None = None) -> None:
+        """Kill the daemon with SIGKILL and wait until it and what it had started are gone."""
+        if self.plain:
+            return
+        as_launcher(_kill_and_wait, self.pid if pid is None else pid)
+        self.wait_quiet()
+
+    def wait_quiet(self, timeout: float = 30) -> None:
+        """Wait until nothing of this mount runs: the helper finishes the batch that it has."""
+        wait_until(lambda: not self.processes(), timeout=timeout, what="no process of the mount")
+
+    def alive(self) -> bool:
+        """Whether the daemon answers a request that the kernel answers from no cache."""
+        os.statvfs(self.mount)
+        return True
+
+    def is_mounted(self) -> bool:
+        return not self.plain and as_launcher(_is_mounted, self.mount)
+
+    def processes(self) -> list[int]:
+        """The processes that were started for this mount, by the environment they inherited."""
+        if self.plain:
+            return []
+        return as_launcher(_processes_with, f"DEVBOX_STATE_DIR={self.state}".encode())
+
+    def log_tail(self) -> str:
+        """The last lines of what the daemon has logged."""
+        parts = []
+        for log in sorted(self.home.glob("*/**/*.log")):
+            with contextlib.suppress(OSError):
+                parts.append(f"{log.relative_to(self.home)}:\n{shown(log.read_bytes(), 6000)}")
+        return "\n".join(parts) or "(no log)"
+
+    # --------------------------------------------------------------------------------- clean-up
+
+    def close(self) -> list[str]:
+        """Unmount by all means, end what still runs, and remove the home.
+
+        Returns what did not end by itself: the reasons for which a test that was fine so far
+        should fail.
+        """
+        complaints = []
+        if self.is_mounted():
+            try:
+                self.umount()
+            except AssertionError as failure:
+                complaints.append(str(failure))
+        complaints += as_launcher(self._sweep)
+        return complaints
+
+    def _sweep(self) -> list[str]:
+        complaints = []
+        if self.is_mounted():
+            # -f aborts the connection, which frees processes that wait for the daemon.
+            for flags in (["-f"], ["-l"]):
+                subprocess.run(["umount", *flags, self.mount], capture_output=True, check=False)
+            if self.is_mounted():
+                argv = ["fusermount3", "-u", "-z", self.mount]
+                subprocess.run(argv, capture_output=True, check=False)
+        try:
+            self.wait_quiet(timeout=5 if not complaints else 0)
+        except AssertionError:
+            complaints.append(f"Processes stay: {[_describe(pid) for pid in self.processes()]}")
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        _make_removable(self.home)
+        shutil.rmtree(self.home, ignore_errors=True)
+        if self.home.exists():
+            complaints.append(f"{self.home} cannot be removed")
+        return complaints
+
+
+def _is_mounted(mount: Path) -> bool:
+    point = os.fsencode(mount)
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return any(line.split()[4] == point for line in lines)
+
+
+def _processes_with(setting: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if setting in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def _describe(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        return f"{pid}: {words.decode(errors='replace').strip()}"
+    return f"{pid} (gone)"
+
+
+def _kill_and_wait(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        ended, _, _ = select.select([descriptor], [], [], 10)
+        assert ended, f"process {pid} outlives SIGKILL"
+    finally:
+        os.close(descriptor)
+
+
+def _make_removable(top: Path) -> None:
+    """Open directories that a test closed, as far as this user may."""
+    for directory, _, _ in os.walk(os.fsencode(top)):
+        with contextlib.suppress(OSError):
+            if os.stat(directory).st_mode & 0o700 != 0o700:
+                os.chmod(directory, 0o700)
