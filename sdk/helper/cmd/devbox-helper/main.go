@@ -1,0 +1,75 @@
+// Command devbox-helper serves a workspace directory over its standard input and output (sdk/PROTOCOL.md).
+package main
+
+import (
+	"os"
+	"runtime/debug"
+
+	"sealos.io/devbox-helper/internal/user"
+)
+
+var version = "0.1.0"
+
+const (
+	exitUsage = 2
+	usage     = "usage: devbox-helper serve --root DIR [--state DIR] [--user NAME|UID] | --version"
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		os.Stdout.WriteString("devbox-helper " + version + "\n")
+		return
+	}
+	o, problem := parse(os.Args[1:])
+	if problem != "" {
+		fail(problem)
+	}
+	// The helper shares a small box: garbage is worth collecting early, and a limit makes that certain.
+	debug.SetGCPercent(50)
+	if o.user != "" {
+		if err := user.Become(o.user); err != nil {
+			fail(err.Error())
+		}
+	}
+	os.Exit(serve(o))
+}
+
+type options struct{ root, state, user string }
+
+func parse(args []string) (options, string) {
+	var o options
+	if len(args) == 0 {
+		return o, usage
+	}
+	switch args[0] {
+	case "serve":
+	case "apply", "snapshot", "read", "watch":
+		return o, "the one-shot mode is not part of this version"
+	default:
+		return o, usage
+	}
+	for args = args[1:]; len(args) > 0; args = args[2:] {
+		if len(args) < 2 {
+			return o, usage
+		}
+		switch args[0] {
+		case "--root":
+			o.root = args[1]
+		case "--state":
+			o.state = args[1]
+		case "--user":
+			o.user = args[1]
+		default:
+			return o, usage
+		}
+	}
+	if o.root == "" {
+		return o, usage
+	}
+	return o, ""
+}
+
+func fail(text string) {
+	os.Stderr.WriteString("devbox-helper: " + text + "\n")
+	os.Exit(exitUsage)
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"sealos.io/devbox-helper/internal/files"
+	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/root"
+	"sealos.io/devbox-helper/internal/session"
+	"sealos.io/devbox-helper/internal/snapshot"
+	"sealos.io/devbox-helper/internal/sys"
+)
+
+// channel is a descriptor used without the runtime's poller, whoever else made it non-blocking.
+type channel int
+
+func (c channel) Read(b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(c), b)
+		switch {
+		case n > 0:
+			return n, nil
+		case err == nil:
+			return 0, io.EOF
+		case err == syscall.EAGAIN:
+			sys.Poll(int(c), sys.PollIn, -1)
+		case err != syscall.EINTR:
+			return 0, err
+		}
+	}
+}
+
+func (c channel) Write(b []byte) (int, error) {
+	for done := 0; ; {
+		n, err := syscall.Write(int(c), b[done:])
+		if n > 0 {
+			done += n
+		}
+		switch {
+		case done == len(b):
+			return done, nil
+		case err == syscall.EAGAIN:
+			sys.Poll(int(c), sys.PollOut, -1)
+		case err != nil && err != syscall.EINTR:
+			return done, err
+		}
+	}
+}
+
+func serve(o options) int {
+	path, err := filepath.Abs(o.root)
+	if err != nil {
+		fail(err.Error())
+	}
+	space, err := root.Open(path)
+	if err != nil {
+		fail(o.root + ": " + err.Error())
+	}
+	env := &files.Env{Root: space, Event: func() uint64 { return 0 }, WatchDir: func(string, int) {}}
+	env.After = func(*session.Request, int64) error { return session.Invalid("no journal is attached") }
+	handles := &files.Handles{}
+	handlers := map[string]session.Handler{
+		"stat": env.Stat, "stat_many": env.StatMany, "list": env.List, "readlink": env.Readlink, "statvfs": env.Statvfs,
+		"getxattr": env.Getxattr, "listxattr": env.Listxattr, "read": env.Read, "read_many": env.ReadMany,
+		"open": env.Open(handles), "pread": env.Pread(handles), "close": env.Close(handles), "hash": env.Hash,
+		"snapshot": snapshot.Handler(env),
+	}
+	conn := session.New(session.Config{
+		In: channel(0), Out: channel(1), Handlers: handlers,
+		Welcome: welcome(space, nil),
+		Pong: func(b []byte) []byte {
+			bytes, inodes, flags := files.Free(space.FD)
+			b = msgpack.AppendInt(b, time.Now().UnixNano())
+			b = msgpack.AppendUint(msgpack.AppendUint(b, bytes), inodes)
+			return msgpack.AppendInt(msgpack.AppendInt(b, flags), 0)
+		},
+	})
+	return conn.Serve()
+}
+
+func welcome(space *root.Root, capabilities []string) []byte {
+	var b []byte
+	pairs := 0
+	key := func(name string) {
+		pairs++
+		b = msgpack.AppendStr(b, name)
+	}
+	text := func(name, value string) { key(name); b = msgpack.AppendStr(b, clean(value)) }
+	number := func(name string, value int64) { key(name); b = msgpack.AppendInt(b, value) }
+	number("protocol", session.Protocol)
+	text("version", version)
+	key("capabilities")
+	b = msgpack.AppendArray(b, len(capabilities))
+	for _, c := range capabilities {
+		b = msgpack.AppendStr(b, c)
+	}
+	key("root")
+	b = msgpack.AppendBinString(b, space.Path)
+	number("uid", int64(os.Geteuid()))
+	number("gid", int64(os.Getegid()))
+	groups, _ := os.Getgroups()
+	key("groups")
+	b = msgpack.AppendArray(b, len(groups))
+	for _, g := range groups {
+		b = msgpack.AppendInt(b, int64(g))
+	}
+	number("umask", int64(umask()))
+	host, _ := os.Hostname()
+	text("hostname", host)
+	number("clock_ns", time.Now().UnixNano())
+	text("boot_id", bootID())
+	text("epoch", epoch())
+	number("pid", int64(os.Getpid()))
+	self, _ := os.Executable()
+	key("helper")
+	b = msgpack.AppendBinString(b, self)
+	number("window", session.Window)
+	number("max_requests", session.MaxRequests)
+	number("max_payload", 131072)
+	key("root_attr")
+	if attr, err := space.Stat("", false); err == nil {
+		b = attr.Append(b)
+	} else {
+		b = msgpack.AppendNil(b)
+	}
+	key("statvfs")
+	if with, err := files.AppendStatvfs(b, space.FD); err == nil {
+		b = with
+	} else {
+		b = msgpack.AppendNil(b)
+	}
+	key("compress")
+	b = msgpack.AppendBool(b, true)
+	return append(msgpack.AppendMap(nil, pairs), b...)
+}
