@@ -1,7 +1,18 @@
 """Operations: what was acknowledged to applications and is not yet known to be in the box.
 
-An operation names its object by oid, and by the path that it had *at that time*, relative to the workspace root. Operations are values;
-the journal encodes them (core/records.py), the planner (core/plan.py) turns a run of them into wire operations.
+An operation names its object by oid, and by the path that it had *at that time*, relative to the
+workspace root. Operations are values; the journal encodes them (core/records.py), the planner
+(core/plan.py) turns a run of them into wire operations.
+
+What the planner relies on, and whoever makes operations must see to:
+
+* ``oid`` stands for one object for ever; an object without a name gets no operations any more.
+* ``base`` is set on the first operation of an object that the box has and on which nothing of ours
+  is pending, and on no other.
+* ``is_dir`` (``replaced_is_dir``) is set on every operation that is about a directory.
+* Content operations (CREATE, WRITE, TRUNCATE) carry ``mode``, the permission bits that the object
+  has after them (a write clears the set-user-ID bits), because the file may be published anew.
+* A RENAME onto another link of the same object is nothing, and makes no operation.
 """
 
 from __future__ import annotations
@@ -21,9 +32,9 @@ class Kind(enum.IntEnum):
     CREATE = 1
     """New regular file; `mode`."""
     WRITE = 2
-    """`offset`, `length`, `source`."""
+    """`offset`, `length`, `source`; `mode`."""
     TRUNCATE = 3
-    """`size`."""
+    """`size`; `mode`."""
     SETATTR = 4
     """Any of `mode`, `uid`, `gid`, `atime_ns`, `mtime_ns` that is not None."""
     MKDIR = 5
@@ -87,5 +98,8 @@ class Operation:
     replaced: int = 0
     replaced_base: Version | None = None
     """As `base`, for the object that a RENAME replaces."""
+    is_dir: bool = False
+    """The object is a directory. MKDIR and RMDIR need not say so."""
+    replaced_is_dir: bool = False
     in_place: bool = False
     """For content operations: the object must be changed in place (several links, or another owner), not replaced."""
