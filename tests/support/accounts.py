@@ -91,6 +91,13 @@ def as_launcher(function: Callable[..., T], *arguments: object) -> T:
     return _service.submit(function, *arguments).result()
 
 
+_FIND = """\
+import sys
+from importlib.util import find_spec
+sys.exit(not all(map(find_spec, ["devboxfs", "sealos_devbox", "pyfuse3"])))
+"""
+
+
 @cache
 def _reach(uid: int, gid: int) -> list[str]:
     """Capabilities without which the account cannot execute the Python in use.
@@ -100,7 +107,7 @@ def _reach(uid: int, gid: int) -> list[str]:
     is open to all, it runs with none.
     """
     ids = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-    probe = ["setpriv", *ids, "--", sys.executable, "-c", "import devboxfs, sealos_devbox"]
+    probe = ["setpriv", *ids, "--", sys.executable, "-c", _FIND]
     if subprocess.run(probe, cwd="/", capture_output=True, timeout=60, check=False).returncode == 0:
         return []
     return ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
