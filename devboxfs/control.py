@@ -1,0 +1,350 @@
+"""The daemon's control socket: what `devboxfs status`, `sync` and `umount` speak with it.
+
+A Unix socket, 0600 in a directory that is 0700; its name is `<key of the mount point>-<pid>.sock`.
+One JSON object per line. A request is `{"op": NAME, "params": {...}}`; the answer is any number of
+`{"progress": {...}}` and, once a second while the operation runs, `{"waiting": true}`, then
+`{"result": {...}}` or `{"error": {"text": ..., "exit_code": ...}}`. Requests of one connection are
+answered one after another. An operation runs to its end even if its client is gone.
+
+The operations and what their answers hold (sizes in bytes, ages in seconds):
+
+``hello``
+    Answered here: `pid`, `mountpoint`, `name`, `serving` (false while it starts), `uptime`.
+``status``
+    See `MountStatus` in mount.py.
+``sync``
+    Ends when all that was pending is fsynced in the box, or with an error.
+    Progress: `operations`, `bytes` that are left.
+``unmount``
+    Param `timeout` (or null). Flushes, unmounts. Progress as with `sync`. An error leaves the mount
+    as it was; OSError EBUSY among them. The result holds `operations` and `bytes` that stay in the
+    journal (0 when all is in the box) and `reason`, why they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from devboxfs.config import ExitCode, MountConfig, MountError, key_of
+
+if TYPE_CHECKING:
+    import trio
+
+__all__ = ["CREDENTIALS", "ControlServer", "Handler", "Json", "Progress", "connect_socket"]
+
+_logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+Progress = Callable[[Json], None]
+Handler = Callable[[Json, Progress], Awaitable[Json]]
+
+HEARTBEAT: Final = 1.0
+MAX_REQUEST: Final = 64 << 10
+CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
+_SUN_PATH: Final = 107  # sizeof(sun_path) less the terminating NUL, unix(7)
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Give an address for `path`, however long it is: sun_path holds 107 bytes only."""
+    if len(os.fsencode(path)) <= _SUN_PATH:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def _private_directory(candidates: Iterable[Path]) -> Path:
+    """Return the first candidate that is, or can be made, this user's own and closed to others."""
+    candidates = list(candidates)
+    for place in candidates:
+        last = place == candidates[-1]
+        with contextlib.suppress(OSError):
+            # All but the last are inside a directory that the session manager makes and owns.
+            if last:
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            elif place.parent.stat().st_uid != os.getuid():
+                continue
+            place.mkdir(mode=0o700, exist_ok=True)
+            status = place.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+                place.chmod(0o700)
+                return place
+    raise MountError(f"No directory for the control socket could be made in {candidates[-1]}.")
+
+
+def connect_socket(path: Path, timeout: float) -> socket.socket | None:
+    """Connect, or return None when nobody listens."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
+    try:
+        with _address(path) as address:
+            connection.connect(address)
+    except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
+        connection.close()
+        return None
+    except OSError:
+        # It exists but does not answer (a full backlog, no permission): not ours to judge.
+        connection.close()
+        raise
+    return connection
+
+
+# ----------------------------------------------------------------------------------- the daemon
+
+
+class ControlServer:
+    """The daemon's end. Made before the mount; `serve` in mount.py registers its operations."""
+
+    def __init__(
+        self, config: MountConfig, announce: Callable[[str, bool], None] | None = None
+    ) -> None:
+        import trio
+
+        self._config = config
+        self._announce = announce or (lambda _text, _passing: None)
+        self._handlers: dict[str, Handler] = {"hello": self._hello}
+        self._stop = trio.Event()
+        self._listener: socket.socket | None = None
+        self._busy = 0
+        self._idle = trio.Event()
+        self._started = time.monotonic()
+        self.serving = False
+        """Whether the mount answers; set by the daemon when `ready` was called."""
+        self.path: Path | None = None
+        """The socket, while there is one."""
+
+    def register(self, name: str, handler: Handler) -> None:
+        """Answer requests for `name` with `handler`, replacing one that was there.
+
+        The handler may raise MountError, OSError and DevboxError: their text is the answer.
+        """
+        self._handlers[name] = handler
+
+    def say(self, text: str, *, passing: bool = False) -> None:
+        """Tell whoever waits for the mount to be ready; a passing text replaces the one before.
+
+        Also tells that the start goes on: the command gives up when it hears nothing for long.
+        """
+        _logger.info("%s", text)
+        self._announce(text, passing)
+
+    def request_stop(self) -> None:
+        """Ask `serve` to end without unmounting politely: it unmounts lazily and returns."""
+        self._stop.set()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether `request_stop` was called."""
+        return self._stop.is_set()
+
+    async def wait_stop(self) -> None:
+        """Wait until `request_stop` is called."""
+        await self._stop.wait()
+
+    def handles(self, name: str) -> bool:
+        """Whether requests for `name` are answered."""
+        return name in self._handlers
+
+    async def invoke(self, name: str, params: Json, progress: Progress) -> Json:
+        """Run an operation as if a client had asked for it; raises what the handler raises."""
+        return await self._handlers[name](params, progress)
+
+    async def _hello(self, _params: Json, _progress: Progress) -> Json:
+        return {
+            "pid": os.getpid(),
+            "name": self._config.name,
+            "mountpoint": str(self._config.mountpoint),
+            "serving": self.serving,
+            "uptime": time.monotonic() - self._started,
+        }
+
+    def bind(self) -> None:
+        """Make the socket; clients that connect wait until `listen` runs.
+
+        Raises:
+            MountError: it cannot be made anywhere.
+        """
+        directory = _private_directory(self._config.runtime_dirs or (self._config.state_dir,))
+        key = key_of(self._config.mountpoint)
+        for stale in directory.glob(f"{key}-*.sock"):
+            if connect_socket(stale, 1.0) is None:
+                stale.unlink(missing_ok=True)
+        path = directory / f"{key}-{os.getpid()}.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            with _address(path) as address:
+                listener.bind(address)
+            path.chmod(0o600)
+            listener.listen(16)
+        except OSError as error:
+            listener.close()
+            raise MountError(
+                f"The control socket {path} cannot be made: {error.strerror}."
+            ) from error
+        self._listener = listener
+        self.path = path
+
+    async def listen(self) -> None:
+        """Answer clients until cancelled."""
+        import trio
+
+        if self._listener is None:
+            raise RuntimeError("bind() comes first")
+        listener = trio.socket.from_stdlib_socket(self._listener)
+        try:
+            await trio.serve_listeners(self._serve_client, [trio.SocketListener(listener)])
+        finally:
+            self.remove_socket()
+
+    def remove_socket(self) -> None:
+        """Take the socket's name away; for the process that ends without unwinding."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            self.path = None
+
+    async def drain(self, timeout: float = 5.0) -> None:
+        """Let the answers under way be sent: the mount may end before `umount` has heard so."""
+        import trio
+
+        with trio.move_on_after(timeout):
+            while self._busy:
+                self._idle = trio.Event()
+                await self._idle.wait()
+
+    async def _serve_client(self, stream: trio.SocketStream) -> None:
+        import trio
+
+        _pid, uid = _peer_of(stream)
+        if uid not in {os.getuid(), 0}:
+            await stream.aclose()
+            return
+        try:
+            async for line in _lines(stream):
+                self._busy += 1
+                try:
+                    await _Exchange(stream, self._handlers).answer(line)
+                finally:
+                    self._busy -= 1
+                    if not self._busy:
+                        self._idle.set()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
+
+
+def _peer_of(stream: trio.SocketStream) -> tuple[int, int]:
+    raw = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _gid = CREDENTIALS.unpack(raw)
+    return pid, uid
+
+
+async def _lines(stream: trio.SocketStream) -> AsyncIterator[bytes]:
+    """Split what arrives; a line that is too long ends the connection."""
+    buffer = b""
+    while True:
+        line, separator, rest = buffer.partition(b"\n")
+        if separator:
+            buffer = rest
+            yield line
+            continue
+        if len(buffer) > MAX_REQUEST:
+            return
+        data = await stream.receive_some(65536)
+        if not data:
+            return
+        buffer += data
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, stream: trio.SocketStream, handlers: dict[str, Handler]) -> None:
+        import trio
+
+        self._stream = stream
+        self._handlers = handlers
+        self._progress: Json | None = None
+        self._wake = trio.Event()
+        self._answer: Json | None = None
+
+    async def answer(self, line: bytes) -> None:
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send)
+            self._answer = await self._run(line)
+            self._wake.set()
+
+    def _note(self, progress: Json) -> None:
+        # Only the newest is kept: a client that does not read must not make the daemon grow.
+        self._progress = progress
+        self._wake.set()
+
+    async def _send(self) -> None:
+        """Write progress, signs of life and the answer; a client that is gone is no error."""
+        import trio
+
+        try:
+            while True:
+                with trio.move_on_after(HEARTBEAT):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+                answer, progress, self._progress = self._answer, self._progress, None
+                if progress is not None:
+                    await self._write({"progress": progress})
+                if answer is not None:
+                    await self._write(answer)
+                    return
+                if progress is None:
+                    await self._write({"waiting": True})
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    async def _write(self, message: Json) -> None:
+        await self._stream.send_all(json.dumps(message).encode() + b"\n")
+
+    async def _run(self, line: bytes) -> Json:
+        from sealos_devbox.errors import DevboxError
+
+        try:
+            request = json.loads(line)
+            name, params = str(request["op"]), dict(request.get("params") or {})
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return _error("That is no request.", ExitCode.FAILED)
+        handler = self._handlers.get(name)
+        if handler is None:
+            return _error(
+                "The mount is still starting; try again when it is ready.", ExitCode.NO_ANSWER
+            )
+        try:
+            return {"result": await handler(params, self._note)}
+        except MountError as error:
+            return _error(error.text, error.exit_code)
+        except OSError as error:
+            answer = _error(str(error), ExitCode.FAILED)
+            answer["error"]["errno"] = error.errno
+            return answer
+        except DevboxError as error:
+            return _error(f"{error} {error.hint}".strip(), ExitCode.FAILED)
+        except Exception:
+            _logger.exception("control request %s failed", name)
+            return _error("The daemon met a bug of its own; its log has it.", ExitCode.FAILED)
+
+
+def _error(text: str, exit_code: int) -> Json:
+    return {"error": {"text": text, "exit_code": int(exit_code)}}

@@ -1,0 +1,245 @@
+"""What `devboxfs status` knows: mounts that live, mounts whose daemon is dead, journals that wait.
+
+Daemons are found by their control sockets, dead mounts in mountinfo, journals in the state
+directory. Nothing here touches a mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from devboxfs import control_client, mountpoint
+from devboxfs.config import ExitCode, MountError, Places
+
+__all__ = ["Journal", "Overview", "collect", "duration", "render", "size", "waiting_journals"]
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A journal with changes in it that no running mount owns."""
+
+    box_uid: str
+    box: str
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All of one user's mounts, sorted by mount point."""
+
+    mounts: list[Json]
+    journals: list[Journal]
+
+    def to_json(self) -> Json:
+        """Return what `status --json` prints."""
+        return {"mounts": self.mounts, "journals": [asdict(journal) for journal in self.journals]}
+
+
+def collect(places: Places, *, only: Path | None = None, timeout: float = 5.0) -> Overview:
+    """Ask every daemon for its status and look for what is dead; sockets of the dead are removed.
+
+    `only` restricts it to one mount point.
+    """
+    found: dict[str, Json] = {}
+    for path in control_client.sockets(places.runtime):
+        entry = _ask(path, timeout)
+        if entry is not None:
+            found[entry["mountpoint"]] = entry
+    for mount in mountpoint.mounts():
+        if not mount.ours or str(mount.path) in found:
+            continue
+        if mount.user_id not in {None, os.getuid()} and os.getuid() != 0:
+            continue
+        if only is not None and mount.path != only:
+            continue
+        health = mountpoint.probe(mount.path, timeout=timeout)
+        found[str(mount.path)] = {
+            "mountpoint": str(mount.path),
+            "box": mount.box,
+            "state": "unknown" if health == "alive" else health,
+        }
+    entries = [found[key] for key in sorted(found) if only is None or key == str(only)]
+    return Overview(entries, waiting_journals(places.state))
+
+
+def _ask(path: Path, timeout: float) -> Json | None:
+    try:
+        client = control_client.connect(path, timeout=timeout)
+        if client is None:
+            return None
+        with client:
+            hello = client.call("hello", silence=timeout, timeout=timeout)
+            entry: Json = {
+                "mountpoint": hello["mountpoint"],
+                "box": hello["name"],
+                "state": "starting",
+                "pid": client.pid,
+            }
+            if hello["serving"]:
+                try:
+                    entry |= client.call("status", silence=timeout, timeout=timeout)
+                except (MountError, OSError) as error:
+                    entry |= {"state": "unknown", "error": str(error)}
+            return entry
+    except (MountError, OSError):
+        # A daemon that is stopped or about to end; its mount, if any, is found in mountinfo.
+        return None
+
+
+def waiting_journals(state: Path) -> list[Journal]:
+    """List the journals that hold something and whose owner is dead."""
+    found = []
+    for owner in sorted(state.glob("mounts/*/*/owner")):
+        with contextlib.suppress(OSError):
+            if _is_owned(owner):
+                continue
+            journal = owner.parent
+            held = sum(_content(path) for path in journal.iterdir())
+            if held:
+                box = _name_of(journal)
+                found.append(Journal(journal.parent.name, box, str(journal), held))
+    return found
+
+
+def _is_owned(owner: Path) -> bool:
+    with owner.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+# A segment that was opened and never written to.
+_SEGMENT_HEADER = 64
+
+
+def _content(path: Path) -> int:
+    if path.name.startswith("spool-"):
+        return path.stat().st_size
+    if path.name.startswith("segment-"):
+        return max(0, path.stat().st_size - _SEGMENT_HEADER)
+    return 0
+
+
+def _name_of(journal: Path) -> str:
+    import json
+
+    try:
+        name = json.loads((journal / "meta").read_bytes())["box"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return str(name)
+
+
+# ---------------------------------------------------------------------------------- for people
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people, in one unit."""
+    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def plural(count: int, noun: str) -> str:
+    """Count things: `1 operation`, `2 operations`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def render(overview: Overview) -> Iterable[str]:
+    """Write the overview as lines."""
+    for entry in overview.mounts:
+        yield f"{entry['box']} on {entry['mountpoint']}: {_state(entry)}"
+        yield from (f"  {title:<10} {text}" for title, text in _details(entry) if text)
+    if not overview.mounts:
+        yield "Nothing is mounted."
+    for journal in overview.journals:
+        yield (
+            f"Waiting: changes to {journal.box or 'a box'} ({size(journal.bytes)}) are in "
+            f"{journal.path}; mounting the box sends them."
+        )
+
+
+def _state(entry: Json) -> str:
+    state = str(entry["state"])
+    if state == "dead":
+        return "dead (its daemon has ended; devboxfs mount repairs it, devboxfs umount removes it)"
+    if state == "hung":
+        return "hung (its daemon does not answer; devboxfs umount --force removes it)"
+    if state == "unknown":
+        return "mounted, but its daemon cannot be asked" + (
+            f": {entry['error']}" if entry.get("error") else ""
+        )
+    since = entry.get("state_seconds")
+    return state if since is None else f"{state} for {duration(float(since))}"
+
+
+def _details(entry: Json) -> Iterable[tuple[str, str]]:
+    if entry.get("read_only"):
+        yield "access", "read-only"
+    yield "files", str(entry.get("location") or "")
+    if "pending_operations" in entry:
+        yield "pending", _pending(entry)
+    if entry.get("trouble"):
+        yield "trouble", str(entry["trouble"])
+    for conflict in entry.get("conflicts") or ():
+        yield (
+            "conflict",
+            str(conflict.get("path", conflict) if isinstance(conflict, dict) else conflict),
+        )
+    for name in ("cache", "link"):
+        figures = entry.get(name)
+        if isinstance(figures, dict):
+            yield name, ", ".join(_figure(key, value) for key, value in figures.items())
+
+
+def _pending(entry: Json) -> str:
+    count = int(entry["pending_operations"])
+    if not count:
+        return "nothing"
+    text = f"{plural(count, 'operation')}, {size(int(entry.get('pending_bytes') or 0))}"
+    age = entry.get("oldest_pending_seconds")
+    return text if age is None else f"{text}, the oldest from {duration(float(age))} ago"
+
+
+def _figure(key: str, value: object) -> str:
+    name = key.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
+    if isinstance(value, int | float) and ("bytes" in key or key == "limit"):
+        return f"{name} {size(value)}"
+    if isinstance(value, int | float) and key.endswith("_seconds"):
+        return f"{name} {value:.3g} s"
+    return f"{name} {value}"
+
+
+def require_mount(path: str | Path) -> mountpoint.Mount:
+    """Return the devboxfs mount that holds `path`.
+
+    Raises:
+        MountError: there is none, or it is another user's.
+    """
+    mount = mountpoint.find_mount(path)
+    if mount is None or not mount.ours:
+        raise MountError(f"{path} is not in a devboxfs mount.", ExitCode.NOT_MOUNTED)
+    if os.geteuid() not in {0, mount.user_id}:
+        raise MountError(f"The mount at {mount.path} is another user's.", ExitCode.NOT_MOUNTED)
+    return mount
