@@ -27,7 +27,7 @@ from sealos_devbox._protocol.window import MIN_WINDOW, ReceiveWindow
 from sealos_devbox.errors import DevboxError, ProtocolError, TransportError
 from sealos_devbox.types import PeerInfo
 
-__all__ = ["ClientSession", "Exchange", "RemoteError"]
+__all__ = ["ClientSession", "Exchange", "RemoteError", "RequestTooLargeError"]
 
 WRITE_SIZE: Final = 131072
 """Bytes given to the channel at once: what a message of the exec path carries well, and as long as a control frame waits."""
@@ -41,6 +41,10 @@ PROBE_INTERVAL: Final = 1.0
 DEAD_AFTER: Final = 3
 
 IN_Q_OVERFLOW: Final = 0x4000
+
+
+class RequestTooLargeError(ValueError):
+    """A request does not fit into one frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ class Exchange:
         "consumed",
         "credit",
         "done",
+        "early",
         "ended",
+        "endless",
         "error",
         "expected",
         "failure",
@@ -96,6 +102,8 @@ class Exchange:
         self.ordered = False
         self.cancellable = True
         self.bulk = False
+        """Counts in what is outstanding, because it will be much or has become so."""
+        self.endless = False
         self.expected: int | None = None
         self.on_change: Callable[[], None] | None = None
         """Called when the exchange is done, and for streams when something was received."""
@@ -105,6 +113,8 @@ class Exchange:
         """Called with the reply that arrives although the caller has gone."""
 
         self.sent = False
+        self.early: list[bytes] = []
+        """CONTROL frames that wait for the request to be sent."""
         self.abandoned = False
         self.done = False
         self.reply: bytes | None = None
@@ -182,6 +192,7 @@ class ClientSession:
         collect: bool = True,
         expected: int | None = None,
         bulk: bool = False,
+        endless: bool = False,
         ordered: bool = False,
         cancellable: bool = True,
     ) -> Exchange:
@@ -189,15 +200,16 @@ class ClientSession:
 
         collect: the answer is wanted whole; `on_change` is called once, at the end. Otherwise what arrives waits, and is not
         credited, until `take()`. expected: at most so many bytes of DATA are answered. bulk: waits while too much is on its
-        way. ordered: see the invariants. Raises ValueError when the request does not fit into a frame.
+        way. endless: may pause as long as it likes. ordered: see the invariants. Raises RequestTooLargeError when it does not fit into a frame.
         """
         request = messages.encode((op, *args))
         if len(request) > frames.MAX_PAYLOAD:
-            raise ValueError(f"request of {len(request)} bytes")
+            raise RequestTooLargeError(f"request of {len(request)} bytes")
         exchange = Exchange(self._next_id(), op, request)
         exchange.collect = collect
         exchange.expected = expected
         exchange.bulk = bulk and (expected is None or expected > SMALL_READ)
+        exchange.endless = endless
         exchange.ordered = ordered
         exchange.cancellable = cancellable
         if self.failure is not None:
@@ -232,9 +244,11 @@ class ClientSession:
         self._make_ready(exchange)
 
     def control(self, exchange: Exchange, *args: object) -> None:
-        """Queue CONTROL for a running request."""
-        if exchange.sent and not exchange.done and not exchange.abandoned:
-            self._queue(frames.CONTROL, exchange.id, messages.encode(args))
+        """Queue CONTROL for a request; nothing when it has ended."""
+        if exchange.done or exchange.abandoned:
+            return
+        frame = frames.encode(frames.CONTROL, exchange.id, messages.encode(args))
+        (self._control if exchange.sent else exchange.early).append(frame)
 
     def take(
         self, exchange: Exchange, limit: int, now: float
@@ -402,18 +416,14 @@ class ClientSession:
                 break
             self._bulk_backlog.popleft()
             self._start(exchange)
-            self.window.streams += 1
-            exchange.reserved = size
-            self.window.reserve(size, now)
+            self._count(exchange, size, now)
             self._grant(exchange, now)
 
     def _start_ordered(self) -> None:
         if not self._ordered or self._ordered[0].sent:
             return
         if self._in_flight < self._max_requests + RESERVED_REQUESTS:
-            exchange = self._ordered[0]
-            self._start(exchange)
-            self._make_ready(exchange)
+            self._start(self._ordered[0])
 
     def _start(self, exchange: Exchange) -> None:
         exchange.sent = True
@@ -423,6 +433,14 @@ class ClientSession:
         self.requests_sent += 1
         self._queue(frames.REQUEST, exchange.id, exchange.request)
         exchange.request = b""
+        self._control.extend(exchange.early)
+        self._make_ready(exchange)
+
+    def _count(self, exchange: Exchange, outstanding: int, now: float) -> None:
+        exchange.bulk = True
+        exchange.reserved = outstanding
+        self.window.streams += 1
+        self.window.reserve(outstanding, now)
 
     def _grant(self, exchange: Exchange, now: float) -> None:
         """Grant what the policy allows, once that is a quarter of it: CREDIT frames are not free either."""
@@ -508,6 +526,8 @@ class ClientSession:
             exchange.reserved -= size
             self.window.release(size)
             self.window.delivered(size, now)
+        elif exchange.received > SMALL_READ and not exchange.endless:
+            self._count(exchange, exchange.granted - exchange.received, now)
         if exchange.collect or exchange.abandoned:
             if not exchange.abandoned:
                 exchange.incoming.append((frame.substream, frame.payload, size))

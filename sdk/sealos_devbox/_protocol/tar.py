@@ -12,9 +12,10 @@ from typing import Final
 
 from sealos_devbox._protocol import messages
 from sealos_devbox.batch import Batch
+from sealos_devbox.errors import DevboxError
 from sealos_devbox.types import Content
 
-__all__ = ["BLOCK", "END_OF_ARCHIVE", "ContentSizeError", "manifest", "member_header", "padding", "stream"]
+__all__ = ["ContentSizeError", "manifest", "member_header", "stream"]
 
 BLOCK: Final = 512
 END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
@@ -25,8 +26,10 @@ _ZEROS: Final = bytes(BLOCK)
 _MANIFEST_MODE: Final = 0o600
 
 
-class ContentSizeError(Exception):
-    """A content yielded more or fewer bytes than its size: it was changed while it was being read."""
+class ContentSizeError(DevboxError):
+    """A content yielded more or fewer bytes than its size: it was changed while it was read."""
+
+    retryable = True
 
 
 def _header(name: bytes, mode: int, size: int, seconds: int, kind: bytes) -> bytes:
@@ -79,19 +82,17 @@ def member_header(name: str, mode: int, size: int, mtime_ns: int) -> bytes:
     return extended + records.encode().ljust(BLOCK, b"\0") + plain
 
 
-def padding(size: int) -> bytes:
-    """Return what fills a content's last block."""
-    return _ZEROS[: -size % BLOCK]
-
-
 def manifest(batch: Batch) -> bytes:
     """Return the first member, whole."""
     content = messages.encode((batch.operations, batch.sync))
-    return member_header("manifest", _MANIFEST_MODE, len(content), 0) + content + padding(len(content))
+    return (
+        member_header("manifest", _MANIFEST_MODE, len(content), 0)
+        + content
+        + _ZEROS[: -len(content) % BLOCK]
+    )
 
 
-def checked(number: int, content: Content) -> Iterator[bytes]:
-    """Yield a content's chunks; raises ContentSizeError where their sum is not its size."""
+def _checked(number: int, content: Content) -> Iterator[bytes]:
     left = content.size
     for chunk in content.chunks():
         left -= len(chunk)
@@ -100,25 +101,30 @@ def checked(number: int, content: Content) -> Iterator[bytes]:
         yield chunk
     if left:
         raise ContentSizeError(
-            f"content {number} is not of its size of {content.size} bytes: it has been changed meanwhile"
+            f"content {number} is not of its {content.size} bytes: it was changed meanwhile"
         )
 
 
-def stream(batch: Batch) -> Iterator[bytes]:
-    """Yield the whole stream in pieces of about CHUNK bytes, larger where a content's chunk is."""
+def stream(batch: Batch, bulk: int) -> Iterator[bytes | Iterator[bytes]]:
+    """Yield the stream in pieces of about CHUNK bytes; a content of more than `bulk` bytes as an iterator.
+
+    The iterator is to be used up before the next piece is asked for, wherever reading may take its time. A content that yields
+    more or fewer bytes than its size raises ContentSizeError.
+    """
     parts = [manifest(batch)]
     held = len(parts[0])
     for number, member in enumerate(batch.members):
-        size = member.content.size
+        content = member.content
+        size = content.size
         parts.append(member_header(str(number), member.mode, size, member.mtime_ns))
-        held += 3 * BLOCK
-        for chunk in checked(number, member.content):
-            parts.append(chunk)
-            held += len(chunk)
-            if held >= CHUNK:
-                yield b"".join(parts)
-                parts.clear()
-                held = 0
+        if size > bulk:
+            yield b"".join(parts)
+            parts.clear()
+            held = 0
+            yield _checked(number, content)
+        else:
+            parts.extend(_checked(number, content))
+            held += 4 * BLOCK + size
         parts.append(_ZEROS[: -size % BLOCK])
         if held >= CHUNK:
             yield b"".join(parts)
