@@ -29,7 +29,12 @@ func sendRange(r *session.Request, fd int, offset, length int64) error {
 		length = math.MaxInt64
 	}
 	for length > 0 && offset >= 0 {
-		piece := make([]byte, min(length, remaining(fd, offset), pieceSize))
+		var piece []byte
+		if size := min(length, remaining(fd, offset)+1); size < pieceSize/2 {
+			piece = make([]byte, size)
+		} else {
+			piece = wire.Buffer()[:min(size, pieceSize)]
+		}
 		n, err := sys.PreadFull(fd, piece, offset)
 		if err != nil {
 			return err
@@ -45,7 +50,7 @@ func sendRange(r *session.Request, fd int, offset, length int64) error {
 	return nil
 }
 
-// remaining guesses how much there is to read, one byte more so that the end shows.
+// remaining guesses how much there is to read.
 func remaining(fd int, offset int64) int64 {
 	var st syscall.Stat_t
 	if sys.Fstat(fd, &st) != nil || st.Size <= offset {

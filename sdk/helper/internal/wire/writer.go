@@ -140,6 +140,7 @@ func (w *Writer) Run() error {
 		_, err := w.dst.Write(out)
 		if err == nil && bulk != nil {
 			_, err = w.dst.Write(bulk)
+			recycle(bulk)
 		}
 		if cap(out) > 4*writeBatch {
 			out = nil
@@ -280,7 +281,7 @@ func (s *Stream) take(out []byte) (int, []byte, []byte) {
 	payload, whole := p.payload, true
 	if p.kind == Data {
 		if int64(len(payload)) > s.credit {
-			payload, whole = payload[:s.credit], false
+			payload, whole = payload[:s.credit:s.credit], false // its buffer is not free yet
 		}
 		s.credit -= int64(len(payload))
 	}
@@ -303,6 +304,17 @@ func (s *Stream) take(out []byte) (int, []byte, []byte) {
 		return len(payload), out, payload
 	}
 	return len(payload), append(out, payload...), nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([MaxPayload]byte) }}
+
+// Buffer returns a buffer for the payload of a raw DATA frame; the writer takes it back.
+func Buffer() []byte { return buffers.Get().(*[MaxPayload]byte)[:] }
+
+func recycle(b []byte) {
+	if cap(b) == MaxPayload {
+		buffers.Put((*[MaxPayload]byte)(b[:MaxPayload]))
+	}
 }
 
 // CreditPayload encodes the payload of a CREDIT frame.
