@@ -1,0 +1,1 @@
+"""The asynchronous API, on anyio: it runs under asyncio and trio."""

@@ -1,0 +1,330 @@
+"""Many files at once, in few round trips.
+
+Uploads: the destinations are looked at in one round trip, then a batch of at most 8 MiB or 1,000
+files is applied in another. Downloads: small files come in one stream of records, larger ones in
+pieces. Memory is bounded by the batch and by the pieces that are under way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from sealos_devbox._async import local_files
+from sealos_devbox._async.connection import Link
+from sealos_devbox._async.deadline import Progress, deadline, run_all, run_while_advancing
+from sealos_devbox._async.local_files import FileContent, LocalSource, LocalTarget
+from sealos_devbox._async.reading import read_pinned
+from sealos_devbox._async.values import TransferResult
+from sealos_devbox._async.writing import (
+    MemoryContent,
+    Write,
+    add_write,
+    write_whole,
+)
+from sealos_devbox.batch import ANY, Batch
+from sealos_devbox.errors import BoxFileError, DeadlineExceededError, file_error
+from sealos_devbox.paths import parent, path_text
+from sealos_devbox.types import Attributes, Version
+
+__all__ = ["Source", "download", "upload"]
+
+Source = bytes | str | os.PathLike[str]
+"""What to upload: content as bytes, or the path of a local file."""
+
+BATCH_BYTES = 8 << 20
+BATCH_FILES = 1_000
+# Batches that are sent while the answer to an earlier one is still to come.
+_BATCHES_AT_ONCE = 2
+# A request is one frame of at most 131072 bytes (PROTOCOL.md section 2).
+_REQUEST_BYTES = 96 * 1024
+# Files of up to this size come whole (PROTOCOL.md section 5: at most 98304).
+_SMALL = 64 * 1024
+_LARGE_AT_ONCE = 2
+# Local files of up to this size are read before the batch is sent; larger ones while it is.
+_LOADED = 256 * 1024
+
+
+@dataclass(slots=True)
+class _Upload:
+    """One file on its way up."""
+
+    path: bytes
+    local: str | None
+    write: Write
+    error: OSError | None = None
+
+    def result(self) -> TransferResult:
+        size = 0 if self.error else self.write.content.size
+        return TransferResult(path_text(self.path), self.local, size, self.error)
+
+
+async def upload(
+    link: Link,
+    files: Sequence[tuple[Source, bytes]],
+    *,
+    parents: bool,
+    preserve_mtime: bool,
+    idle_timeout: float | None,
+) -> list[TransferResult]:
+    """Upload the files; the answer is in their order."""
+    progress = Progress()
+    uploads = await to_thread.run_sync(_plan, files, parents, preserve_mtime, progress)
+
+    def applying(batch: list[_Upload]) -> Callable[[], Awaitable[None]]:
+        return lambda: run_while_advancing(
+            lambda: _upload_batch(link, batch), progress, idle_timeout, "The upload"
+        )
+
+    await run_all([applying(batch) for batch in _batches(uploads)], _BATCHES_AT_ONCE)
+    return [upload.result() for upload in uploads]
+
+
+def _plan(
+    files: Sequence[tuple[Source, bytes]],
+    parents: bool,
+    preserve_mtime: bool,
+    progress: Progress,
+) -> list[_Upload]:
+    uploads = []
+    for source, path in files:
+        if isinstance(source, bytes):
+            write = Write(MemoryContent(source, progress), parents=parents)
+            uploads.append(_Upload(path, None, write))
+            continue
+        local = os.fspath(source)
+        found = local_files.look_at(local)
+        if isinstance(found, LocalSource):
+            content = FileContent(local, found.size, progress)
+            mtime_ns = found.mtime_ns if preserve_mtime else None
+            write = Write(content, found.mode & 0o777, mtime_ns, parents=parents)
+            uploads.append(_Upload(path, local, write))
+        else:
+            nothing = Write(MemoryContent(b"", progress))
+            uploads.append(_Upload(path, local, nothing, error=found))
+    return uploads
+
+
+def _batches(uploads: list[_Upload]) -> Iterator[list[_Upload]]:
+    """Group what can be uploaded; a larger file is a batch of its own."""
+    batch: list[_Upload] = []
+    room = BATCH_BYTES
+    for upload in uploads:
+        if upload.error is not None:
+            continue
+        size = upload.write.content.size
+        if batch and (size > room or len(batch) == BATCH_FILES):
+            yield batch
+            batch, room = [], BATCH_BYTES
+        batch.append(upload)
+        room -= size
+    if batch:
+        yield batch
+
+
+async def _upload_batch(link: Link, uploads: list[_Upload]) -> None:
+    found: list[Attributes | int] = []
+    for paths in _requests([upload.path for upload in uploads]):
+        found += await link.transport.stat_many(paths)
+    await to_thread.run_sync(_load_small, uploads)
+    batch = Batch()
+    directories = _missing_directories(uploads, found)
+    for directory in directories:
+        mode = 0o777 & ~link.transport.peer.umask
+        batch.mkdir(len(batch.operations) + 1, directory, ANY, mode, parents=True)
+    seq = len(batch.operations) + 1
+    owner: dict[int, _Upload] = {}
+    alone: list[_Upload] = []
+    for upload, now in zip(uploads, found, strict=True):
+        if upload.error is not None:
+            continue
+        if now == errno.ENOENT:
+            existing = None
+        elif isinstance(now, int):
+            alone.append(upload)  # a link on the way, or a real error, which it will meet again
+            continue
+        elif now.is_symlink:
+            alone.append(upload)
+            continue
+        else:
+            existing = now
+        try:
+            after = add_write(batch, seq, upload.path, upload.write, existing, ANY, link)
+        except BoxFileError as error:
+            upload.error = error
+            continue
+        for number in range(seq, after):
+            owner[number] = upload
+        seq = after
+    if owner:
+        answer = await link.transport.apply(batch)
+        for outcome in answer.outcomes:
+            refused = owner.get(outcome.seq)
+            if outcome.errno and refused is not None and refused.error is None:
+                if outcome.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT):
+                    # A link on the way, or a directory that could not be made.
+                    alone.append(refused)
+                else:
+                    refused.error = file_error(outcome.errno, refused.path)
+    for upload in alone:
+        try:
+            await write_whole(link, upload.path, upload.write)
+        except BoxFileError as error:
+            upload.error = error
+
+
+def _load_small(uploads: list[_Upload]) -> None:
+    """Read the small local files of a batch now: together they are no more than the batch."""
+    for upload in uploads:
+        content = upload.write.content
+        if isinstance(content, FileContent) and content.size <= _LOADED:
+            try:
+                data = Path(content.path).read_bytes()
+            except OSError as error:
+                upload.error = error
+            else:
+                loaded = MemoryContent(data, content.progress)
+                upload.write = replace(upload.write, content=loaded)
+
+
+def _missing_directories(uploads: list[_Upload], found: list[Attributes | int]) -> list[bytes]:
+    """Return the directories to make for files that are not there yet, the deepest only."""
+    wanted = {
+        parent(upload.path)
+        for upload, now in zip(uploads, found, strict=True)
+        if now == errno.ENOENT and upload.write.parents and upload.error is None
+    }
+    wanted.discard(b"")
+    made_on_the_way = set()
+    for directory in wanted:
+        above = parent(directory)
+        while above:
+            made_on_the_way.add(above)
+            above = parent(above)
+    return sorted(wanted - made_on_the_way)
+
+
+def _requests(paths: list[bytes]) -> Iterator[list[bytes]]:
+    """Split paths so that each part fits into one request."""
+    part: list[bytes] = []
+    room = _REQUEST_BYTES
+    for path in paths:
+        cost = len(path) + 8
+        if part and cost > room:
+            yield part
+            part, room = [], _REQUEST_BYTES
+        part.append(path)
+        room -= cost
+    if part:
+        yield part
+
+
+async def download(
+    link: Link,
+    paths: Sequence[bytes],
+    directory: str | os.PathLike[str],
+    *,
+    preserve_mtime: bool,
+    idle_timeout: float | None,
+) -> list[TransferResult]:
+    """Download the files below a local directory; the answer is in their order."""
+    results: dict[bytes, TransferResult] = {}
+    large: list[bytes] = []
+    for part in _requests(list(dict.fromkeys(paths))):
+        await _download_small(link, part, directory, results, large, preserve_mtime, idle_timeout)
+
+    def downloading(path: bytes) -> Callable[[], Awaitable[None]]:
+        async def call() -> None:
+            try:
+                results[path] = await _download_large(
+                    link, path, directory, preserve_mtime, idle_timeout
+                )
+            except DeadlineExceededError:
+                raise
+            except OSError as error:
+                results[path] = TransferResult(path_text(path), None, 0, error)
+
+        return call
+
+    await run_all([downloading(path) for path in large], _LARGE_AT_ONCE)
+    return [results[path] for path in paths]
+
+
+async def _download_small(
+    link: Link,
+    paths: list[bytes],
+    directory: str | os.PathLike[str],
+    results: dict[bytes, TransferResult],
+    large: list[bytes],
+    preserve_mtime: bool,
+    idle_timeout: float | None,
+) -> None:
+    wanted: list[tuple[bytes, Version | None]] = [(path, None) for path in paths]
+    async with link.transport.read_many(wanted, max_each=_SMALL, follow=True) as stream:
+        while True:
+            with deadline(idle_timeout, "Waiting for the next file"):
+                records = await stream.receive()
+            if records is None:
+                return
+            whole: list[tuple[bytes, Attributes, bytes]] = []
+            for record in records:
+                path = paths[record.index]
+                if record.errno == errno.EFBIG:
+                    large.append(path)
+                elif record.errno or record.attr is None:
+                    error = file_error(record.errno or errno.EIO, path)
+                    results[path] = TransferResult(path_text(path), None, 0, error)
+                else:
+                    whole.append((path, record.attr, record.content))
+            if whole:
+                await to_thread.run_sync(_store_all, directory, whole, preserve_mtime, results)
+
+
+def _store_all(
+    directory: str | os.PathLike[str],
+    files: list[tuple[bytes, Attributes, bytes]],
+    preserve_mtime: bool,
+    results: dict[bytes, TransferResult],
+) -> None:
+    for path, attr, content in files:
+        stored = local_files.store(directory, path, attr, content, times=preserve_mtime)
+        if isinstance(stored, OSError):
+            results[path] = TransferResult(path_text(path), None, 0, stored)
+        else:
+            results[path] = TransferResult(path_text(path), str(stored), len(content))
+
+
+async def _download_large(
+    link: Link,
+    path: bytes,
+    directory: str | os.PathLike[str],
+    preserve_mtime: bool,
+    idle_timeout: float | None,
+) -> TransferResult:
+    target = LocalTarget(directory, path)
+    total = 0
+    # The pieces arrive in any order; seek and write belong together.
+    writing = anyio.Lock()
+
+    async def begin(attr: Attributes, size: int) -> None:
+        nonlocal total
+        total = size
+        await to_thread.run_sync(target.begin, attr.mode, size)
+
+    async def sink(at: int, piece: bytes) -> None:
+        async with writing:
+            await to_thread.run_sync(target.write, at, piece)
+
+    try:
+        attr = await read_pinned(link, path, begin, sink, idle_timeout=idle_timeout)
+        await to_thread.run_sync(target.publish, attr.mtime_ns if preserve_mtime else None)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(target.abandon)
+    return TransferResult(path_text(path), str(target.path), total)

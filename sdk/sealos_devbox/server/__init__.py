@@ -1,0 +1,1 @@
+"""The embedded engine: a Devbox service over boxes that are local directories."""
