@@ -1,7 +1,7 @@
 """A batch of changes, as `apply` takes it (sdk/PROTOCOL.md section 6).
 
-A batch is an ordered list of operations with preconditions, and the contents they refer to. It is a plain value: building one
-touches nothing.
+A batch is an ordered list of operations with preconditions, and the contents they refer to. It is a
+plain value: building one touches nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,20 @@ from dataclasses import dataclass, field
 
 from sealos_devbox.types import Content, Version
 
-__all__ = ["ABSENT", "ANY", "Batch", "ContentMember", "Precondition", "as_left_by", "is_inode", "is_version"]
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "Batch",
+    "ContentMember",
+    "Precondition",
+    "as_left_by",
+    "is_inode",
+    "is_version",
+]
 
 Precondition = tuple[int | bytes | None, ...]
-"""The wire form: [0] absent, [1, ...] version, [2, seq] as an operation left it, [3] none, [4, ino] that inode."""
+"""The wire form: [0] absent, [1, ...] version, [2, seq] as an operation left it, [3] none, [4, ino]
+that inode."""
 
 ABSENT: Precondition = (0,)
 ANY: Precondition = (3,)
@@ -28,7 +38,10 @@ def is_version(version: Version) -> Precondition:
 
 
 def as_left_by(seq: int, incarnation: bytes | None = None) -> Precondition:
-    """The object must be as operation `seq` left it; of another incarnation of the journal when one is given."""
+    """The object must be as operation `seq` left it.
+
+    Of another incarnation of the journal when one is given.
+    """
     return (2, seq) if incarnation is None else (2, seq, incarnation)
 
 
@@ -51,8 +64,9 @@ class ContentMember:
 class Batch:
     """Operations and contents; the identity fields are those of the apply request.
 
-    With `journal` None nothing is logged in the box and the batch is not exactly-once: the form of a plain SDK call.
-    Paths are bytes relative to the workspace root. `seq` must ascend. Every method appends one operation.
+    With `journal` None nothing is logged in the box and the batch is not exactly-once: the form of
+    a plain SDK call. Paths are bytes relative to the workspace root. `seq` must ascend. Every
+    method appends one operation.
     """
 
     journal: bytes | None = None
@@ -93,19 +107,33 @@ class Batch:
         """Write (offset, content number) ranges in place, then set size and mtime."""
         self.operations.append((seq, "write", path, pre, ranges, size, mtime_ns))
 
-    def mkdir(self, seq: int, path: bytes, pre: Precondition, mode: int, *, parents: bool = False) -> None:
+    def mkdir(
+        self, seq: int, path: bytes, pre: Precondition, mode: int, *, parents: bool = False
+    ) -> None:
         """Make a directory."""
         self.operations.append((seq, "mkdir", path, pre, mode & 0o7777, parents))
 
-    def symlink(self, seq: int, path: bytes, pre: Precondition, target: bytes, mtime_ns: int | None = None) -> None:
+    def symlink(
+        self, seq: int, path: bytes, pre: Precondition, target: bytes, mtime_ns: int | None = None
+    ) -> None:
         """Make a symbolic link."""
         self.operations.append((seq, "symlink", path, pre, target, mtime_ns))
 
-    def link(self, seq: int, path: bytes, pre: Precondition, existing: bytes, existing_pre: Precondition) -> None:
+    def link(
+        self, seq: int, path: bytes, pre: Precondition, existing: bytes, existing_pre: Precondition
+    ) -> None:
         """Make a hard link to `existing`."""
         self.operations.append((seq, "link", path, pre, existing, existing_pre))
 
-    def mknod(self, seq: int, path: bytes, pre: Precondition, mode: int, rdev: int, mtime_ns: int | None = None) -> None:
+    def mknod(
+        self,
+        seq: int,
+        path: bytes,
+        pre: Precondition,
+        mode: int,
+        rdev: int,
+        mtime_ns: int | None = None,
+    ) -> None:
         """Make a FIFO, socket or device."""
         self.operations.append((seq, "mknod", path, pre, mode, rdev, mtime_ns))
 
@@ -118,7 +146,13 @@ class Batch:
         self.operations.append((seq, "rmdir", path, pre))
 
     def rename(
-        self, seq: int, path: bytes, pre: Precondition, source: bytes, source_pre: Precondition, flags: int = 0
+        self,
+        seq: int,
+        path: bytes,
+        pre: Precondition,
+        source: bytes,
+        source_pre: Precondition,
+        flags: int = 0,
     ) -> None:
         """Rename `source` to `path`; flags as renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE."""
         self.operations.append((seq, "rename", path, pre, source, source_pre, flags))
@@ -138,7 +172,15 @@ class Batch:
         """Change attributes of the object itself; None leaves one alone."""
         self.operations.append((seq, "setattr", path, pre, mode, uid, gid, atime_ns, mtime_ns))
 
-    def setxattr(self, seq: int, path: bytes, pre: Precondition, name: bytes, value: bytes | None, flags: int = 0) -> None:
+    def setxattr(
+        self,
+        seq: int,
+        path: bytes,
+        pre: Precondition,
+        name: bytes,
+        value: bytes | None,
+        flags: int = 0,
+    ) -> None:
         """Set an extended attribute; None removes it."""
         self.operations.append((seq, "setxattr", path, pre, name, value, flags))
 
@@ -147,7 +189,14 @@ class Batch:
         self.operations.append((seq, "dirtime", path, ANY, mtime_ns))
 
     def copy(
-        self, seq: int, path: bytes, pre: Precondition, source: bytes, source_pre: Precondition, *, recursive: bool = False
+        self,
+        seq: int,
+        path: bytes,
+        pre: Precondition,
+        source: bytes,
+        source_pre: Precondition,
+        *,
+        recursive: bool = False,
     ) -> None:
         """Copy within the box, attributes kept."""
         self.operations.append((seq, "copy", path, pre, source, source_pre, recursive))

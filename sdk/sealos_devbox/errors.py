@@ -9,13 +9,13 @@
     |   +-- BoxPermissionError (PermissionError)
     |   +-- BoxIsADirectoryError (IsADirectoryError)
     |   +-- BoxNotADirectoryError (NotADirectoryError)
-    |   +-- ConflictError                 a precondition failed: the file is not what the caller expected
+    |   +-- ConflictError                 a precondition failed
     +-- BoxNotFoundError                  no box of that name
     +-- CommandNotFoundError              the program to run does not exist in the box
     +-- DeadlineExceededError (TimeoutError)
     +-- TransportError                    the way to the box broke; retryable
     |   +-- ConnectError                  it could not be opened
-    +-- ProtocolError                     the other side broke the protocol; a bug on one of the two sides
+    +-- ProtocolError                     the other side broke the protocol
     +-- CapabilityError                   the box, or the way to it, cannot do that
 
 Wrong use of the API raises TypeError, ValueError or RuntimeError, outside this tree.
@@ -65,7 +65,8 @@ class DevboxError(Exception):
 class BoxFileError(DevboxError, OSError):
     """The box answered a file operation with an errno; also an OSError with errno and filename."""
 
-    # OSError.__new__ parses its arguments, DevboxError.__init__ takes a message: build explicitly through file_error().
+    # OSError.__new__ parses its arguments, DevboxError.__init__ takes a message: build explicitly
+    # through file_error().
     def __init__(self, errno: int, strerror: str, filename: str | bytes | None = None) -> None:
         OSError.__init__(self, errno, strerror, filename)
 

@@ -1,7 +1,8 @@
 """Values that cross the public API and the wire.
 
-The structs are `array_like`: MessagePack encodes them as the arrays of sdk/PROTOCOL.md, and decodes them in C.
-Paths here are bytes, relative to the workspace root, without leading slash; the root is ``b""`` (PROTOCOL.md section 1).
+The structs are `array_like`: MessagePack encodes them as the arrays of sdk/PROTOCOL.md, and decodes
+them in C. Paths here are bytes, relative to the workspace root, without leading slash; the root is
+``b""`` (PROTOCOL.md section 1).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Protocol
 import msgspec
 
 __all__ = [
-    "Attributes",
     "ApplyResult",
+    "Attributes",
     "Content",
     "DirectoryRecord",
     "Event",
@@ -37,7 +38,10 @@ class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
     sha256: bytes | None = None
 
     def matches(self, other: Version) -> bool:
-        """Whether both name the same state: equal numbers, and equal digests where both carry one."""
+        """Whether both name the same state.
+
+        Equal numbers, and equal digests where both carry one.
+        """
         return (
             self.ino == other.ino
             and self.ctime_ns == other.ctime_ns
@@ -113,7 +117,8 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
     number: int
     path: bytes
     mask: int
-    """Union of inotify(7) bits; 0x4000 (IN_Q_OVERFLOW): rescan below path; 0x2000 (IN_UNMOUNT): the root is gone."""
+    """Union of inotify(7) bits; 0x4000 (IN_Q_OVERFLOW): rescan below path; 0x2000 (IN_UNMOUNT): the
+    root is gone."""
     attr: Attributes | None
     """The state now; None when the name is gone."""
     moved_from: bytes | None = None
@@ -197,7 +202,11 @@ class Content(Protocol):
         ...
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes in pieces; may be called again for a resend. May read local files: called in a thread when size is large."""
+        """Yield the bytes in pieces.
+
+        May be called again for a resend. May read local files: called in a thread when size is
+        large.
+        """
         ...
 
 

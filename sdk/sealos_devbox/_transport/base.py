@@ -27,8 +27,8 @@ __all__ = ["ByteChannel", "CommandStream", "FileTransport", "RecordStream"]
 class ByteChannel(Protocol):
     """A reliable duplex stream of bytes to a helper.
 
-    Errors follow anyio's triad: ClosedResourceError when this side closed it, EndOfStream when the other side ended it,
-    BrokenResourceError when it was cut.
+    Errors follow anyio's triad: ClosedResourceError when this side closed it, EndOfStream when the
+    other side ended it, BrokenResourceError when it was cut.
     """
 
     @property
@@ -37,7 +37,10 @@ class ByteChannel(Protocol):
         ...
 
     async def send(self, data: bytes) -> None:
-        """Send all of data; a cancelled send may have sent a part, after which the channel is unusable."""
+        """Send all of data.
+
+        A cancelled send may have sent a part, after which the channel is unusable.
+        """
         ...
 
     async def receive(self) -> bytes:
@@ -64,7 +67,10 @@ class RecordStream(Protocol[RecordT]):
     """Records of one running request. Leaving the `async with` block cancels the request."""
 
     async def receive(self) -> list[RecordT] | None:
-        """Return the next records, None when the request has ended; raises what ended it otherwise."""
+        """Return the next records, None when the request has ended.
+
+        Raises what ended it otherwise.
+        """
         ...
 
     async def __aenter__(self) -> Self:
@@ -72,14 +78,20 @@ class RecordStream(Protocol[RecordT]):
         ...
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Cancel the request if it is still running."""
         ...
 
 
 class CommandStream(Protocol):
-    """One running command (PROTOCOL.md section 8). Leaving the `async with` block kills its process group."""
+    """One running command (PROTOCOL.md section 8).
+
+    Leaving the `async with` block kills its process group.
+    """
 
     async def receive(self) -> tuple[int, bytes] | None:
         """Return (1, stdout bytes) or (2, stderr bytes), None when the command has ended."""
@@ -111,7 +123,10 @@ class CommandStream(Protocol):
         ...
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Kill the command if it is still running."""
         ...
@@ -120,9 +135,10 @@ class CommandStream(Protocol):
 class FileTransport(Protocol):
     """File operations on one box's workspace, in the terms of PROTOCOL.md sections 5 to 8.
 
-    Paths are bytes relative to the workspace root. Every method raises BoxFileError with the box's errno, TransportError when the
-    way broke, ProtocolError on nonsense. `after` is the number of a batch of the attached journal that must have been applied first.
-    Methods that return an `event` return the number of the last event before the box looked: attributes older than the last event
+    Paths are bytes relative to the workspace root. Every method raises BoxFileError with the box's
+    errno, TransportError when the way broke, ProtocolError on nonsense. `after` is the number of a
+    batch of the attached journal that must have been applied first. Methods that return an `event`
+    return the number of the last event before the box looked: attributes older than the last event
     seen for that path are to be discarded. Each call is one round trip unless it says otherwise.
     """
 
@@ -148,14 +164,21 @@ class FileTransport(Protocol):
 
     @property
     def free_space(self) -> tuple[int, int, int]:
-        """(free bytes, free inodes, statvfs flags) as last heard, by WELCOME, PONG or an apply reply; no round trip."""
+        """(free bytes, free inodes, statvfs flags) as last heard; no round trip.
+
+        WELCOME, PONG and the reply of an apply carry them.
+        """
         ...
 
-    async def stat(self, path: bytes, *, follow: bool = False, after: int = 0) -> tuple[int, Attributes]:
+    async def stat(
+        self, path: bytes, *, follow: bool = False, after: int = 0
+    ) -> tuple[int, Attributes]:
         """Return (event, attributes)."""
         ...
 
-    async def stat_many(self, paths: list[bytes], *, follow: bool = False) -> list[Attributes | int]:
+    async def stat_many(
+        self, paths: list[bytes], *, follow: bool = False
+    ) -> list[Attributes | int]:
         """Return attributes, or the errno, for each path in order."""
         ...
 
@@ -170,18 +193,30 @@ class FileTransport(Protocol):
         ...
 
     async def read(
-        self, path: bytes, *, version: Version | None = None, offset: int = 0, length: int = -1, follow: bool = False
+        self,
+        path: bytes,
+        *,
+        version: Version | None = None,
+        offset: int = 0,
+        length: int = -1,
+        follow: bool = False,
     ) -> tuple[Attributes, bytes]:
         """Return (attributes after reading, content); ESTALE when it is another version."""
         ...
 
     def read_many(
-        self, files: builtins.list[tuple[bytes, Version | None]], *, max_each: int = 65536, follow: bool = False
+        self,
+        files: builtins.list[tuple[bytes, Version | None]],
+        *,
+        max_each: int = 65536,
+        follow: bool = False,
     ) -> RecordStream[ManyRecord]:
         """Stream the contents of small files."""
         ...
 
-    async def open(self, path: bytes, *, version: Version | None = None, follow: bool = False) -> tuple[int, Attributes]:
+    async def open(
+        self, path: bytes, *, version: Version | None = None, follow: bool = False
+    ) -> tuple[int, Attributes]:
         """Return (handle, attributes); the handle pins the file until close()."""
         ...
 
@@ -216,8 +251,11 @@ class FileTransport(Protocol):
         ...
 
     async def apply(self, batch: Batch) -> ApplyResult:
-        """Apply a batch; returns its outcomes, failed operations included. Batches may be in flight at once: they are
-        sent, and applied, in the order in which apply() was called."""
+        """Apply a batch.
+
+        Returns its outcomes, failed operations included. Batches may be in flight at once: they are
+        sent, and applied, in the order in which apply() was called.
+        """
         ...
 
     async def attach(self, journal: bytes, generation: int) -> tuple[int, int, str]:
@@ -233,7 +271,10 @@ class FileTransport(Protocol):
         ...
 
     def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
-        """Stream events; the first receive() returns (perhaps an empty list) when the watch is active."""
+        """Stream events.
+
+        The first receive() returns (perhaps an empty list) when the watch is active.
+        """
         ...
 
     def exec(
