@@ -1,8 +1,8 @@
 """Frames of the helper protocol (sdk/PROTOCOL.md section 2), in both directions.
 
-Invariant of the parser: every byte fed is either part of a frame that was returned, or still held; a frame is returned as soon
-as its last byte is there. A payload is a view of what was received, not a copy: bulk data is copied when it is put together for
-the caller and not before.
+Invariant of the parser: every byte fed is either part of a frame that was returned, or still held;
+a frame is returned as soon as its last byte is there. A payload is a view of what was received, not
+a copy: bulk data is copied when it is put together for the caller and not before.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ __all__ = [
 
 MAGIC: Final = b"\0DBXHLP\n"
 MAX_NOISE: Final = 65536
-"""Bytes before the magic that are put up with: a login banner, not a program that talks another protocol."""
+"""Bytes before the magic that are put up with: a login banner, not a program that talks another
+protocol."""
 MAX_PAYLOAD: Final = 131072
 
 HELLO: Final = 1
@@ -69,7 +70,8 @@ _SUBSTREAM_FLAGS: Final = 0xF0
 _OF_THE_CONNECTION: Final = frozenset((HELLO, WELCOME, PING, PONG))
 _LENGTHS: Final = {END: range(1), CANCEL: range(1), CREDIT: range(4, 5), PING: range(65)}
 
-# Level 1: at the link speeds where compression pays at all, its speed matters more than its last few percent.
+# Level 1: at the link speeds where compression pays at all, its speed matters more than its last
+# few percent.
 _LEVEL: Final = 1
 
 
@@ -143,12 +145,16 @@ class FrameParser:
             self._view = memoryview(data)
             self._position = 0
         else:
-            # Joined once the frame is complete, so that a frame which comes in many small pieces is not copied for each of them.
+            # Joined once the frame is complete, so that a frame which comes in many small pieces is
+            # not copied for each of them.
             self._later.append(data)
             self._later_size += len(data)
 
     def next_frame(self) -> Frame | None:
-        """Return the next complete frame, None when more bytes are needed; raises ProtocolError on what is no frame."""
+        """Return the next complete frame, None when more bytes are needed.
+
+        Raises ProtocolError on what is no frame.
+        """
         needed = HEADER_SIZE
         while True:
             start = self._position + HEADER_SIZE

@@ -1,7 +1,10 @@
-"""Payloads of the helper protocol: what the operations send and what they answer (sdk/PROTOCOL.md sections 3 to 8).
+"""Payloads of the helper protocol.
 
-Everything is decoded by typed decoders, in C: an array of the wrong shape, a wrong type or a trailing byte is a ProtocolError. Array-like
-structs ignore surplus trailing elements and default absent ones, which is how the protocol grows.
+What the operations send and what they answer (sdk/PROTOCOL.md sections 3 to 8).
+
+Everything is decoded by typed decoders, in C: an array of the wrong shape, a wrong type or a
+trailing byte is a ProtocolError. Array-like structs ignore surplus trailing elements and default
+absent ones, which is how the protocol grows.
 """
 
 from __future__ import annotations

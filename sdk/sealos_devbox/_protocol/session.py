@@ -1,15 +1,18 @@
 """The client's side of one connection to a helper, without any IO (sdk/PROTOCOL.md).
 
-`ClientSession` takes received bytes and gives bytes to send. Time comes in as an argument: seconds of any monotonic clock.
-One `Exchange` is one request with everything that belongs to it; its owner is told by two callbacks that there is something to
-look at, and looks with `take()`, `done` and `outcome()`.
+`ClientSession` takes received bytes and gives bytes to send. Time comes in as an argument: seconds
+of any monotonic clock. One `Exchange` is one request with everything that belongs to it; its owner
+is told by two callbacks that there is something to look at, and looks with `take()`, `done`,
+`reply` and `error`.
 
 Invariants:
 
-* An exchange is in the table from the moment its REQUEST is queued until its REPLY or ERROR arrived, cancelled or not: an id that
-  is in use is never used again, and a frame for an id that is not in the table is a ProtocolError.
+* An exchange is in the table from the moment its REQUEST is queued until its REPLY or ERROR
+  arrived, cancelled or not: an id that is in use is never used again, and a frame for an id that is
+  not in the table is a ProtocolError.
 * `received <= granted` for every exchange; `credit >= 0` for what goes out.
-* Ordered exchanges (apply) are sent one after another, each REQUEST, DATA and END before the next REQUEST.
+* Ordered exchanges (apply) are sent one after another, each REQUEST, DATA and END before the next
+  REQUEST.
 * After `fail()` nothing changes any more: every exchange is done, and every later one is born done.
 """
 
@@ -30,12 +33,15 @@ from sealos_devbox.types import PeerInfo
 __all__ = ["ClientSession", "Exchange", "RemoteError", "RequestTooLargeError"]
 
 WRITE_SIZE: Final = 131072
-"""Bytes given to the channel at once: what a message of the exec path carries well, and as long as a control frame waits."""
+"""Bytes given to the channel at once: what a message of the exec path carries well, and as long as
+a control frame waits."""
 DATA_SIZE: Final = WRITE_SIZE - frames.HEADER_SIZE
 RESERVED_REQUESTS: Final = 16
-"""Requests in flight kept free for `apply`: reads may be waiting for a batch that is yet to be sent."""
+"""Requests in flight kept free for `apply`: reads may be waiting for a batch that is yet to be
+sent."""
 SMALL_READ: Final = 131072
-"""Reads up to this size do not wait for room: fewer bytes than one frame never are the bulk that others wait for."""
+"""Reads up to this size do not wait for room: fewer bytes than one frame never are the bulk that
+others wait for."""
 EVENTS_KEPT: Final = 16 * 1024 * 1024
 PROBE_INTERVAL: Final = 1.0
 DEAD_AFTER: Final = 3
@@ -56,7 +62,10 @@ class RemoteError:
 
 
 class Exchange:
-    """One request: what goes out, what came in, how it ended. Owned by the session; read by its caller."""
+    """One request: what goes out, what came in, how it ended.
+
+    Written by the session, read by its owner.
+    """
 
     __slots__ = (
         "abandoned",
@@ -198,9 +207,11 @@ class ClientSession:
     ) -> Exchange:
         """Queue a request.
 
-        collect: the answer is wanted whole; `on_change` is called once, at the end. Otherwise what arrives waits, and is not
-        credited, until `take()`. expected: at most so many bytes of DATA are answered. bulk: waits while too much is on its
-        way. endless: may pause as long as it likes. ordered: see the invariants. Raises RequestTooLargeError when it does not fit into a frame.
+        collect: the answer is wanted whole; `on_change` is called once, at the end. Otherwise what
+        arrives waits, and is not credited, until `take()`. expected: at most so many bytes of DATA
+        are answered. bulk: waits while too much is on its way. endless: may pause as long as it
+        likes. ordered: see the invariants. Raises RequestTooLargeError when it does not fit into a
+        frame.
         """
         request = messages.encode((op, *args))
         if len(request) > frames.MAX_PAYLOAD:
@@ -253,7 +264,10 @@ class ClientSession:
     def take(
         self, exchange: Exchange, limit: int, now: float
     ) -> list[tuple[int, bytes | memoryview]]:
-        """Return (substream, payload) of what was received: as much as fits the limit, but one at least; credits it."""
+        """Return (substream, payload) of what was received.
+
+        As much as fits the limit, but one at least; credits it.
+        """
         taken: list[tuple[int, bytes | memoryview]] = []
         size = 0
         incoming = exchange.incoming
@@ -318,7 +332,10 @@ class ClientSession:
         return bool(self._control or self._ready)
 
     def next_write(self, now: float) -> bytes:
-        """Return the next bytes for the channel, at most WRITE_SIZE or one frame; empty when there is nothing to send."""
+        """Return the next bytes for the channel, at most WRITE_SIZE or one frame.
+
+        Empty when there is nothing to send.
+        """
         parts: list[bytes | memoryview] = []
         size = 0
         control = self._control
@@ -338,7 +355,10 @@ class ClientSession:
         return b"".join(parts)
 
     def _next_data(self, parts: list[bytes | memoryview], room: int) -> int:
-        """Add one frame of the exchange whose turn it is; returns its size, 0 when it does not fit."""
+        """Add one frame of the exchange whose turn it is.
+
+        Returns its size, 0 when it does not fit.
+        """
         exchange = self._ready[0]
         room -= frames.HEADER_SIZE
         size = 0
@@ -376,7 +396,7 @@ class ClientSession:
         self._control.append(frames.encode(kind, id, payload))
 
     def _make_ready(self, exchange: Exchange) -> None:
-        """Put the exchange into the round of those that have something to send, if it has and may."""
+        """Put the exchange among those that have something to send, if it has and may."""
         if exchange.in_ready or not exchange.sent or exchange.out_ended:
             return
         if exchange.out:
@@ -443,7 +463,10 @@ class ClientSession:
         self.window.reserve(outstanding, now)
 
     def _grant(self, exchange: Exchange, now: float) -> None:
-        """Grant what the policy allows, once that is a quarter of it: CREDIT frames are not free either."""
+        """Grant what the policy allows, once that is a quarter of it.
+
+        CREDIT frames are not free either.
+        """
         share = self.window.share
         target = share
         if exchange.expected is not None:
@@ -466,7 +489,10 @@ class ClientSession:
         return bytes(self._noise or b"")
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take received bytes; raises ProtocolError when the helper broke the protocol, after which fail() is due."""
+        """Take received bytes.
+
+        Raises ProtocolError when the helper broke the protocol, after which fail() is due.
+        """
         self._last_received = now
         if self._noise is not None:
             data = self._skip_noise(self._noise, data)
@@ -601,7 +627,10 @@ class ClientSession:
         self._hand_over(exchange, frame._replace(payload=payload), 0)
 
     def _collapse(self, exchange: Exchange, payload: bytes | memoryview) -> bytes:
-        """Replace the events that nobody takes by one that says so: the caller lists the tree again."""
+        """Replace the events that nobody takes by one that says so.
+
+        The caller lists the tree again.
+        """
         last = 0
         for waiting in (*(entry[1] for entry in exchange.incoming), payload):
             for event in messages.decode(messages.EVENTS, waiting):
@@ -644,7 +673,10 @@ class ClientSession:
         return min(dead, self._last_sent + self._heartbeat)
 
     def tick(self, now: float) -> None:
-        """Queue a PING when nothing was sent for a while; raises TransportError when nothing was received for long."""
+        """Queue a PING when nothing was sent for a while.
+
+        Raises TransportError when nothing was received for long.
+        """
         silence = now - self._last_received
         if silence >= DEAD_AFTER * self._heartbeat:
             raise TransportError(f"nothing heard from the helper for {silence:.0f} s")

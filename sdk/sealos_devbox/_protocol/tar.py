@@ -1,8 +1,10 @@
-"""The tar stream of `apply` (sdk/PROTOCOL.md section 6; POSIX.1-2017 pax, "pax Interchange Format").
+"""The tar stream of `apply` (sdk/PROTOCOL.md section 6).
 
-Every member is an extended header with `mtime` (and `size` where ustar has no room for it), a ustar header, the content and its
-padding. A member costs a few microseconds, not the fifty of `tarfile`: all but four fields are the same in every header, so their
-part of the checksum is too.
+The format is POSIX.1-2017 pax, "pax Interchange Format".
+
+Every member is an extended header with `mtime` (and `size` where ustar has no room for it), a ustar
+header, the content and its padding. A member costs a few microseconds, not the fifty of `tarfile`:
+all but four fields are the same in every header, so their part of the checksum is too.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class ContentSizeError(DevboxError):
 def _header(name: bytes, mode: int, size: int, seconds: int, kind: bytes) -> bytes:
     varying = b"%07o\0" % mode
     sizes = b"%011o\0%011o\0" % (size, seconds)
-    # Checksum: the sum of all bytes with the checksum field as eight spaces. The constant part is "0000000\0" twice (uid and gid),
-    # "ustar\0" "00" and the spaces.
+    # Checksum: the sum of all bytes with the checksum field as eight spaces. The constant part is
+    # "0000000\0" twice (uid and gid), "ustar\0" "00" and the spaces.
     checksum = _CONSTANT_SUM + sum(name) + sum(varying) + sum(sizes) + kind[0]
     return b"%b%b0000000\x000000000\0%b%06o\0 %b%b" % (
         name.ljust(100, b"\0"),
@@ -106,9 +108,10 @@ def _checked(number: int, content: Content) -> Iterator[bytes]:
 
 
 def stream(batch: Batch, bulk: int) -> Iterator[bytes | Iterator[bytes]]:
-    """Yield the stream in pieces of about CHUNK bytes; a content of more than `bulk` bytes as an iterator.
+    """Yield the stream in pieces of about CHUNK bytes.
 
-    The iterator is to be used up before the next piece is asked for, wherever reading may take its time. A content that yields
+    A content of more than `bulk` bytes comes as an iterator of its own, which is to be used up
+    before the next piece is asked for, wherever reading may take its time. A content that yields
     more or fewer bytes than its size raises ContentSizeError.
     """
     parts = [manifest(batch)]

@@ -1,12 +1,16 @@
-"""How much the helper may have on its way to us: the receiving side's flow control (sdk/PROTOCOL.md section 2).
+"""How much the helper may have on its way to us.
 
-A small answer waits behind whatever bulk data is already in the channel, so that is bounded by what we granted: about one
-bandwidth-delay product, measured as the delivery rate times the smallest round trip, plus what the link carries in QUEUE_TIME so that
-neither end ever waits for the other to be scheduled. A single stream is never granted less than MIN_WINDOW.
+The receiving side's flow control (sdk/PROTOCOL.md section 2).
 
-The limit grows as in a slow start: while it is the limit that holds the rate down, a round delivers one limit per round trip, and
-twice that becomes the next limit. Once the rate has stopped growing for FLAT_ROUNDS rounds the headroom shrinks to a quarter, so that
-the queue on the link drains (the idea and the two gains are those of BBR, draft-cardwell-iccrg-bbr-congestion-control).
+A small answer waits behind whatever bulk data is already in the channel, so that is bounded by what
+we granted: about one bandwidth-delay product, measured as the delivery rate times the smallest
+round trip, plus what the link carries in QUEUE_TIME so that neither end ever waits for the other to
+be scheduled. A single stream is never granted less than MIN_WINDOW.
+
+The limit grows as in a slow start: while it is the limit that holds the rate down, a round delivers
+one limit per round trip, and twice that becomes the next limit. Once the rate has stopped growing
+for FLAT_ROUNDS rounds the headroom shrinks to a quarter, so that the queue on the link drains (the
+idea and the two gains are those of BBR, draft-cardwell-iccrg-bbr-congestion-control).
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ __all__ = ["MAX_LIMIT", "MIN_WINDOW", "ReceiveWindow"]
 MIN_WINDOW: Final = 256 * 1024
 MAX_LIMIT: Final = 8 * 1024 * 1024
 START_LIMIT: Final = 1024 * 1024
-"""Before anything was measured; what a fresh TCP connection to a near data centre takes in its first few round trips (guessed)."""
+"""Before anything was measured; what a fresh TCP connection to a near data centre takes in its
+first few round trips (guessed)."""
 
 QUEUE_TIME: Final = 0.010
 MIN_ROUND: Final = 0.010

@@ -1,9 +1,12 @@
-"""Moves the bytes between a channel and a session: the tasks of one connection, and how its end reaches those who wait.
+"""Moves the bytes between a channel and a session.
 
-Three tasks: the reader gives what arrives to the session, the writer is the only one that sends, the heartbeat asks the session
-when it is time. They run shielded: a caller that is cancelled may have to finish something over this connection, and it is
-closed by leaving its block, by nothing else. The first failure ends all three; every exchange under way and every later one
-then raises it. No await between looking at an exchange and waiting for it.
+The tasks of one connection, and how its end reaches those who wait.
+
+Three tasks: the reader gives what arrives to the session, the writer is the only one that sends,
+the heartbeat asks the session when it is time. They run shielded: a caller that is cancelled may
+have to finish something over this connection, and it is closed by leaving its block, by nothing
+else. The first failure ends all three; every exchange under way and every later one then raises it.
+No await between looking at an exchange and waiting for it.
 """
 
 from __future__ import annotations
@@ -68,7 +71,10 @@ class HelperConnection:
     # ------------------------------------------------------------------------------- exchanges
 
     def kick(self) -> None:
-        """Wake the writer if there is something to send. Due after everything that is asked of the session."""
+        """Wake the writer if there is something to send.
+
+        Due after everything that is asked of the session.
+        """
         if self._idle is not None and self.session.wants_write:
             self._idle.set()
             self._idle = None
@@ -89,7 +95,10 @@ class HelperConnection:
             exchange.on_change = None
 
     async def wait_done(self, exchange: Exchange) -> None:
-        """Wait until a collected exchange has ended, one way or another; a cancelled wait gives it up."""
+        """Wait until a collected exchange has ended, one way or another.
+
+        A cancelled wait gives it up.
+        """
         if not exchange.done:
             done = anyio.Event()
             exchange.on_change = done.set
@@ -162,7 +171,10 @@ class HelperConnection:
         raise ConnectError(text, retryable=not isinstance(failure, ProtocolError)) from failure
 
     async def aclose(self) -> None:
-        """Close the channel and end the tasks; what is under way raises TransportError. Safe to call twice."""
+        """Close the channel and end the tasks.
+
+        What is under way raises TransportError. Safe to call twice.
+        """
         if self._closing is not None:
             with anyio.move_on_after(CLOSE_WAIT, shield=True):
                 await self._closing.wait()

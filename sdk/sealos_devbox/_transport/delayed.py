@@ -1,7 +1,9 @@
-"""A byte channel behind a link with latency: what is sent arrives later, in order, many messages under way at once.
+"""A byte channel behind a link with latency.
 
-For benchmarks and tests. The delay is of each direction; a round trip costs it twice. Without a bandwidth the link carries
-anything, so that the delay alone is what is measured.
+What is sent arrives later, in order, many messages under way at once.
+
+For benchmarks and tests. The delay is of each direction; a round trip costs it twice. Without a
+bandwidth the link carries anything, so that the delay alone is what is measured.
 """
 
 from __future__ import annotations
@@ -65,7 +67,10 @@ class _Link:
         changed.set()
 
     async def take(self) -> bytes:
-        """Return all that has arrived, as soon as there is any; raises the end when that arrives."""
+        """Return all that has arrived, as soon as there is any.
+
+        Raises the end when that arrives.
+        """
         while not self._messages:
             await self._changed.wait()
         await anyio.sleep_until(self._messages[0][0])
@@ -127,7 +132,10 @@ class _DelayedChannel:
         return self._inner.diagnostics()
 
     async def carry(self) -> None:
-        """Move bytes until stop(). A cancelled caller may still have something to say, shielded: so is this."""
+        """Move bytes until stop().
+
+        A cancelled caller may still have something to say, shielded: so is this.
+        """
         with self._carrying:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._carry_out)
@@ -160,7 +168,8 @@ async def open_delayed_channel(
 ) -> AsyncIterator[ByteChannel]:
     """Yield a channel to what `inner` leads to, `delay` seconds away in each direction.
 
-    bandwidth: bytes per second of each direction; None for a link that carries anything. Leaving the block closes `inner`.
+    bandwidth: bytes per second of each direction; None for a link that carries anything. Leaving
+    the block closes `inner`.
     """
     channel = _DelayedChannel(inner, delay, bandwidth)
     tasks = anyio.create_task_group()

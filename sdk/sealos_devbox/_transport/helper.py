@@ -36,7 +36,8 @@ from sealos_devbox.types import (
 __all__ = ["HelperTransport", "open_helper_transport"]
 
 REQUEST_SIZE: Final = 96 * 1024
-"""Of the lists in one request, so that it fits into a frame; longer ones are asked for in several requests at once."""
+"""Of the lists in one request, so that it fits into a frame; longer ones are asked for in several
+requests at once."""
 DECODED_AT_ONCE: Final = 131072
 """Bytes decoded before the event loop gets its turn: about a millisecond."""
 
@@ -51,10 +52,11 @@ async def open_helper_transport(
     heartbeat: float = 10.0,
     connect_timeout: float = 30.0,
 ) -> AsyncIterator[HelperTransport]:
-    """Yield a transport to the helper at the other end of the channel, which is closed when the block is left.
+    """Yield a transport to the helper at the other end of the channel.
 
-    compress: whether the link is slow enough for zlib to pay. heartbeat: seconds of silence after which a sign of life is sent;
-    three of them without one from the helper end the connection. Raises ConnectError when no helper answers.
+    Leaving the block closes the channel. compress: whether the link is slow enough for zlib to pay.
+    heartbeat: seconds of silence after which a sign of life is sent; three of them without one from
+    the helper end the connection. Raises ConnectError when no helper answers.
     """
     connection = HelperConnection(channel, compress=compress, heartbeat=heartbeat)
     tasks = anyio.create_task_group()
@@ -64,7 +66,8 @@ async def open_helper_transport(
         await connection.greet(connect_timeout)
         yield HelperTransport(connection, compress=compress)
     finally:
-        # The task raises nothing, and the caller's exception does not pass through the group: it leaves as it is.
+        # The task raises nothing, and the caller's exception does not pass through the group: it
+        # leaves as it is.
         try:
             await connection.aclose()
         finally:
@@ -116,7 +119,10 @@ class HelperTransport:
     async def stat_many(
         self, paths: builtins.list[bytes], *, follow: bool = False
     ) -> builtins.list[Attributes | int]:
-        """Return attributes, or the errno, for each path in order. Asks in several requests at once when there are many."""
+        """Return attributes, or the errno, for each path in order.
+
+        Asks in several requests at once when there are many.
+        """
         exchanges = []
         answers: list[Attributes | int | None] = [None] * len(paths)
         try:
@@ -190,7 +196,10 @@ class HelperTransport:
         max_each: int = 65536,
         follow: bool = False,
     ) -> Records[ManyRecord]:
-        """Stream the contents of small files. Asks in several requests at once when there are many."""
+        """Stream the contents of small files.
+
+        Asks in several requests at once when there are many.
+        """
         # 80: a version with a digest.
         parts = builtins.list(_parts(files, [len(path) + 80 for path, _ in files]))
 
@@ -268,8 +277,9 @@ class HelperTransport:
     async def apply(self, batch: Batch) -> ApplyResult:
         """Apply a batch; returns its outcomes, failed operations included.
 
-        Batches are sent in the order of the calls, whole, one after another; the next is on its way while one is applied. A
-        cancelled call leaves open whether the batch was applied: not if its contents were not sent whole.
+        Batches are sent in the order of the calls, whole, one after another; the next is on its way
+        while one is applied. A cancelled call leaves open whether the batch was applied: not if its
+        contents were not sent whole.
         """
         self._require("apply")
         exchange = self._open(
@@ -327,7 +337,10 @@ class HelperTransport:
     # ------------------------------------------------------------------------- watching, running
 
     def watch(self, path: bytes = b"", *, walk: bool = False) -> Records[Event]:
-        """Stream events; the first receive() returns (perhaps an empty list) when the watch is active."""
+        """Stream events.
+
+        The first receive() returns (perhaps an empty list) when the watch is active.
+        """
         self._require("watch")
         return Records(
             self._connection,

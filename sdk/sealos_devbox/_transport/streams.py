@@ -28,7 +28,7 @@ RecordT = TypeVar("RecordT")
 
 
 class Records(Generic[RecordT]):
-    """A RecordStream over one request, or over several that are asked at once and answered one after the other."""
+    """A RecordStream over one request, or over several that are asked at once."""
 
     def __init__(
         self,
@@ -47,7 +47,10 @@ class Records(Generic[RecordT]):
         self._current = 0
 
     async def receive(self) -> builtins.list[RecordT] | None:
-        """Return the next records, None when the request has ended; raises what ended it otherwise."""
+        """Return the next records, None when the request has ended.
+
+        Raises what ended it otherwise.
+        """
         if self._exchanges is None:
             raise RuntimeError("the stream is used in its `async with` block")
         await anyio.lowlevel.checkpoint()

@@ -1,8 +1,9 @@
 """A byte channel over the standard streams of a local process.
 
-The pipes are read and written directly, without the runtimes' stream layers: those copy everything once more and read
-64 KiB at a time. No task runs here: whoever waits for output also takes the standard error that came meanwhile, so that a process
-which complains at length is never stopped by a full pipe.
+The pipes are read and written directly, without the runtimes' stream layers: those copy everything
+once more and read 64 KiB at a time. No task runs here: whoever waits for output also takes the
+standard error that came meanwhile, so that a process which complains at length is never stopped by
+a full pipe.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ EXIT_WAIT: Final = 0.5
 class SubprocessChannel:
     """Bytes to a process's standard input and from its standard output.
 
-    The process gets a session of its own: Ctrl-C in the terminal is for the program that uses the channel, which
-    may still have something to say to the box.
+    The process gets a session of its own: Ctrl-C in the terminal is for the program that uses the
+    channel, which may still have something to say to the box.
     """
 
     can_half_close = True
@@ -155,7 +156,10 @@ class SubprocessChannel:
         self._close_stdin()
 
     async def aclose(self) -> None:
-        """Close the process's input, wait for its end, kill it when it does not come; always reaps it."""
+        """Close the process's input, wait for its end, kill it when it does not come.
+
+        Always reaps it.
+        """
         if self._gone is not None:
             await self._gone.wait()
             return
@@ -180,8 +184,9 @@ class SubprocessChannel:
         return f"{text}\n({ending})" if text else ending
 
     async def _end(self) -> None:
-        # Its output is not read any more, but not closed either: a helper in the middle of a batch that writes its answer into
-        # a closed pipe would be killed by SIGPIPE before the batch is finished.
+        # Its output is not read any more, but not closed either: a helper in the middle of a batch
+        # that writes its answer into a closed pipe would be killed by SIGPIPE before the batch is
+        # finished.
         with anyio.move_on_after(self._grace):
             await self._process.wait()
             return

@@ -1,4 +1,7 @@
-"""Sends the contents of a batch: the tar stream of `apply`, without holding up the event loop or the memory."""
+"""Sends the contents of a batch.
+
+The tar stream of `apply`, without holding up the event loop or the memory.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ READ_AT_ONCE: Final = 512 * 1024
 ROOM: Final = 512 * 1024
 """What waits to be sent before more is read."""
 SKIPPED: Final = 7
-"""Pieces sent as they are after one that did not compress: most likely the rest of that content does not either."""
+"""Pieces sent as they are after one that did not compress: most likely the rest of that content
+does not either."""
 
 _Piece = tuple[bytes | memoryview, bool]
 
