@@ -294,15 +294,21 @@ def sync(mountpoint: str) -> None:
 @click.argument("mountpoint", type=click.Path(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(mountpoint: str | None, as_json: bool) -> None:
-    """Show mounts, what is pending in them, and journals that wait for a mount."""
+    """Show mounts, what is pending in them, and journals that wait for a mount.
+
+    With --json: an object with `mounts` and `journals`; the mount alone if MOUNTPOINT is given.
+    """
     from devboxfs import overview
 
     only = None if mountpoint is None else overview.require_mount(mountpoint).path
     found = overview.collect(Places.from_environment(), only=only)
+    if only is not None and not found.mounts:
+        raise MountError(f"{only} was unmounted meanwhile.", ExitCode.NOT_MOUNTED)
     if as_json:
         import json
 
-        click.echo(json.dumps(found.to_json(), indent=2))
+        answer = found.to_json()
+        click.echo(json.dumps(answer if only is None else answer["mounts"][0], indent=2))
         return
     for line in overview.render(found):
         _tell(line)

@@ -319,7 +319,7 @@ class _Exchange:
         await self._stream.send_all(json.dumps(message).encode() + b"\n")
 
     async def _run(self, line: bytes) -> Json:
-        from sealos_devbox.errors import DevboxError
+        from sealos_devbox import DevboxError
 
         try:
             request = json.loads(line)

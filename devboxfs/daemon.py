@@ -234,11 +234,14 @@ def background_main(descriptor: int, serve: Serve | None = None) -> NoReturn:
     """Be the daemon that `start_in_background` started; `descriptor` is its socket."""
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
+    reporter = _ToCommand(connection)
     with connection.makefile("r", encoding="utf-8") as lines:
         config = MountConfig.from_json(lines.readline())
-    _detach()
-    reporter = _ToCommand(connection)
-    reporter.send(pid=os.getpid())
+        _detach()
+        reporter.send(pid=os.getpid())
+        if not lines.readline():
+            # The command has given up already, before it could know whom to tell.
+            sys.exit(ExitCode.INTERRUPTED)
     code = ExitCode.OK
     try:
         logs.configure(
@@ -273,6 +276,7 @@ def start_in_background(
     say: Callable[[str, bool], None],
     *,
     command: Sequence[str] = COMMAND,
+    grace: float = GRACE,
     tick: Callable[[float], None] = lambda _seconds: None,
 ) -> int:
     """Start the daemon and wait until the mount serves; returns the daemon's process id.
@@ -301,10 +305,10 @@ def start_in_background(
                 os.close(output)
         with contextlib.suppress(BrokenPipeError):
             ours.sendall(config.to_json().encode() + b"\n")
-        waiting = _Waiting(ours, patience=config.timeout + GRACE, say=say, tick=tick)
+        waiting = _Waiting(ours, patience=config.timeout + grace, say=say, tick=tick)
         try:
             pid = waiting.until_ready()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             raise MountError(
                 f"The daemon ended before {config.mountpoint} was mounted; see its log {log}.",
                 ExitCode.DIED,
@@ -313,7 +317,7 @@ def start_in_background(
             waiting.give_up()
             raise MountError(
                 f"{config.mountpoint} was not mounted: the daemon said nothing for "
-                f"{config.timeout + GRACE:.0f} s; see its log {log}.",
+                f"{config.timeout + grace:.0f} s; see its log {log}.",
                 ExitCode.NO_ANSWER,
             ) from None
         except KeyboardInterrupt:
@@ -352,6 +356,7 @@ class _Waiting:
                 pid = int(message["pid"])
                 with contextlib.suppress(OSError):
                     self._pidfd = os.pidfd_open(pid)
+                self._connection.sendall(b"go\n")
             elif "say" in message:
                 self._say(message["say"], message["passing"])
             elif "failed" in message:

@@ -33,31 +33,40 @@ def real_mountpoint(path: str, *, make: bool = False, timeout: float = 5.0) -> P
         MountError: there is no such directory.
     """
     lexical = Path(os.path.abspath(path))
-    parent = mountpoint.resolve(lexical.parent, timeout=timeout)
-    if parent is None:
-        raise MountError(
-            f"{lexical.parent} does not answer: a mount there hangs.", ExitCode.MOUNT_POINT
-        )
-    real = parent / lexical.name if lexical.name else parent
-    if any(mount.path == real for mount in mountpoint.mounts()):
+    parent = _answered(lexical.parent, timeout)
+    candidate = parent / lexical.name if lexical.name else parent
+    if _is_mounted(candidate):
+        return candidate
+    real = _answered(candidate, timeout)
+    if _is_mounted(real):
         return real
     try:
         if make and not real.exists():
             real.mkdir(mode=0o700)
         return real.resolve(strict=True)
     except FileNotFoundError:
-        advice = "make it first" if make else f"make it first (mkdir {lexical}), or give --mkdir"
-        missing = lexical if parent.is_dir() else lexical.parent
-        raise MountError(
-            f"{missing} does not exist: {advice}."
-            if missing == lexical
-            else f"{missing} does not exist: make it first.",
-            ExitCode.MOUNT_POINT,
-        ) from None
+        if parent.is_dir():
+            advice = f"{lexical} does not exist: make it first (mkdir {lexical}), or give --mkdir."
+        else:
+            advice = f"{lexical.parent} does not exist: make it first."
+        raise MountError(advice, ExitCode.MOUNT_POINT) from None
     except OSError as error:
         raise MountError(
             f"{lexical} cannot be used: {error.strerror}.", ExitCode.MOUNT_POINT
         ) from error
+
+
+def _answered(path: Path, timeout: float) -> Path:
+    real = mountpoint.resolve(path, timeout=timeout)
+    if real is None:
+        raise MountError(
+            f"{path} does not answer: a mount on the way to it hangs.", ExitCode.MOUNT_POINT
+        )
+    return real
+
+
+def _is_mounted(path: Path) -> bool:
+    return any(mount.path == path for mount in mountpoint.mounts())
 
 
 def check(

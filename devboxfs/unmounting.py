@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import select
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from devboxfs import control_client, mountpoint
 from devboxfs.config import ExitCode, MountError, Places
+from devboxfs.control_client import ControlClient
 from devboxfs.mountpoint import Mount
 from devboxfs.overview import plural, size, waiting_journals
 
@@ -22,6 +24,8 @@ Progress = Callable[[Json], None]
 
 EXIT_TIME: Final = 15.0
 """How long a daemon may take to end after its mount has gone; guessed."""
+FORCE_EXIT_TIME: Final = 2.0
+"""The same after `--force`, before it is killed."""
 FORCE_TIME: Final = 5.0
 """How long `--force` lets the daemon try by itself, unless told otherwise."""
 
@@ -40,7 +44,7 @@ def umount(mount: Mount, places: Places, *, timeout: float | None, on_progress: 
     client = control_client.connect_mount(mount.path, _places(mount, places))
     if client is None:
         return _without_daemon(mount, places)
-    with client, _process(client.pid) as ended:
+    with client, _Process(client.pid) as process:
         try:
             result = client.call(
                 "unmount",
@@ -49,7 +53,7 @@ def umount(mount: Mount, places: Places, *, timeout: float | None, on_progress: 
                 timeout=None if timeout is None else timeout + EXIT_TIME,
             )
         except ConnectionError:
-            if ended(EXIT_TIME) and mountpoint.wait_gone(mount, timeout=0):
+            if process.ended(EXIT_TIME) and mountpoint.wait_gone(mount, timeout=0):
                 raise MountError(
                     f"{mount.path} is unmounted, but its daemon ended without saying whether all "
                     "is in the box; devboxfs status shows what waits.",
@@ -63,7 +67,7 @@ def umount(mount: Mount, places: Places, *, timeout: float | None, on_progress: 
                 f"{mount.path} cannot be unmounted: {error.strerror}.", ExitCode.FAILED
             ) from error
         gone = mountpoint.wait_gone(mount, timeout=EXIT_TIME)
-        if not (gone and ended(EXIT_TIME)):
+        if not (gone and process.ended(EXIT_TIME)):
             left = f"its daemon (pid {client.pid}) has not ended" if gone else "it is still mounted"
             raise MountError(
                 f"{mount.path} was flushed, but {left} after {EXIT_TIME:.0f} s.",
@@ -80,20 +84,35 @@ def umount(mount: Mount, places: Places, *, timeout: float | None, on_progress: 
     return f"{mount.path} is unmounted; everything is in the box {mount.box}."
 
 
-@contextlib.contextmanager
-def _process(pid: int) -> Iterator[Callable[[float], bool]]:
-    """Give a function that waits for the end of a process; a number reused later is not it."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        yield lambda _timeout: True
-        return
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    try:
-        yield lambda timeout: bool(poll.poll(timeout * 1000))
-    finally:
-        os.close(descriptor)
+class _Process:
+    """A process, whatever becomes of its number; usable as a context manager."""
+
+    def __init__(self, pid: int) -> None:
+        try:
+            self._descriptor: int | None = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._descriptor = None
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def ended(self, timeout: float) -> bool:
+        """Wait for its end; tells whether it came."""
+        if self._descriptor is None:
+            return True
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
 
 def _busy(mount: Mount, daemon: int) -> MountError:
@@ -145,37 +164,45 @@ def _tell_journal(done: str, mount: Mount, places: Places) -> str:
 def detach(mount: Mount, places: Places, *, timeout: float | None, on_progress: Progress) -> str:
     """Be rid of the mount whatever its daemon and its users do; the daemon is asked first.
 
+    A daemon that does not end when its mount is gone is killed: processes that wait for it wait on
+    otherwise where fusectl is out of reach, and its journal is made for that.
+
     Raises:
         MountError: it cannot be detached, or something is left in the journal.
     """
     limit = FORCE_TIME if timeout is None else timeout
     reason = ""
     client = control_client.connect_mount(mount.path, _places(mount, places), timeout=limit)
-    with contextlib.ExitStack() as stack:
-        ended: Callable[[float], bool] = lambda _timeout: True  # noqa: E731
-        if client is not None:
-            stack.enter_context(client)
-            ended = stack.enter_context(_process(client.pid))
-            try:
-                result = client.call(
-                    "unmount", {"timeout": limit}, on_progress=on_progress, timeout=limit + 1.0
-                )
-                reason = str(result.get("reason") or "")
-            except MountError as error:
-                reason = error.text
-            except OSError as error:
-                reason = error.strerror or str(error)
-        if any(other.mount_id == mount.mount_id for other in mountpoint.mounts()):
-            mountpoint.repair(mount)
-        if not ended(EXIT_TIME):
-            assert client is not None  # noqa: S101 - else there is nobody to wait for
-            raise MountError(
-                f"{mount.path} is detached, but its daemon (pid {client.pid}) has not ended; "
-                f"it keeps the journal of {mount.box} to itself until then.",
-                ExitCode.PENDING,
-            )
+    if client is None:
+        mountpoint.repair(mount)
+    else:
+        with client, _Process(client.pid) as process:
+            reason = _try_unmount(client, limit, on_progress)
+            if not mountpoint.wait_gone(mount, timeout=0):
+                mountpoint.repair(mount)
+            if not process.ended(FORCE_EXIT_TIME):
+                process.kill()
+                if not process.ended(EXIT_TIME):
+                    raise MountError(
+                        f"{mount.path} is detached, but its daemon (pid {client.pid}) cannot be "
+                        "killed: something still waits in its mount.",
+                        ExitCode.NO_ANSWER,
+                    )
     told = f"{mount.path} is detached" + (f" by force ({reason.rstrip('.')})" if reason else "")
     return _tell_journal(told, mount, places)
+
+
+def _try_unmount(client: ControlClient, timeout: float, on_progress: Progress) -> str:
+    """Have the daemon unmount; returns why it did not, or what it could not flush."""
+    try:
+        result = client.call(
+            "unmount", {"timeout": timeout}, on_progress=on_progress, timeout=timeout + 1.0
+        )
+    except MountError as error:
+        return error.text
+    except OSError as error:
+        return error.strerror or str(error)
+    return str(result.get("reason") or "")
 
 
 def sync(mount: Mount, places: Places, *, on_progress: Progress) -> str:
