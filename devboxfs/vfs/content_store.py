@@ -36,26 +36,25 @@ ENTRIES = 400_000
 Row = tuple[int, int, int, int, bytes]
 """A key as the database has it."""
 
-_SCHEMA = """
-CREATE TABLE entry(
-    -- One content; `stored` bytes of it are here, `whole` when that is all of it.
-    id INTEGER PRIMARY KEY,
-    ino INTEGER NOT NULL, ctime INTEGER NOT NULL, mtime INTEGER NOT NULL, size INTEGER NOT NULL,
-    sha BLOB NOT NULL,           -- empty for a version without digest
-    used INTEGER NOT NULL,       -- tally.tick when it was last written or loaded
-    stored INTEGER NOT NULL,
-    whole INTEGER NOT NULL,
-    file TEXT,                   -- name below files/, NULL for one in `body`
-    UNIQUE(ino, ctime, mtime, size, sha)
-);
-CREATE INDEX entry_used ON entry(used);
-CREATE TABLE body(id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE TABLE block(
-    id INTEGER NOT NULL, number INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY(id, number)
-) WITHOUT ROWID;
-CREATE TABLE tally(bytes INTEGER NOT NULL, entries INTEGER NOT NULL, tick INTEGER NOT NULL);
-INSERT INTO tally VALUES(0, 0, 1);
-"""
+_SCHEMA = (
+    # One content; `stored` bytes of it are here, `whole` when that is all of it. `sha` is empty
+    # for a version without digest; `used` is tally.tick when it was last written or loaded;
+    # `file` is its name below files/, NULL for one in `body`.
+    """CREATE TABLE entry(
+        id INTEGER PRIMARY KEY,
+        ino INTEGER NOT NULL, ctime INTEGER NOT NULL, mtime INTEGER NOT NULL,
+        size INTEGER NOT NULL, sha BLOB NOT NULL,
+        used INTEGER NOT NULL, stored INTEGER NOT NULL, whole INTEGER NOT NULL, file TEXT,
+        UNIQUE(ino, ctime, mtime, size, sha))""",
+    "CREATE INDEX entry_used ON entry(used)",
+    "CREATE TABLE body(id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL)",
+    """CREATE TABLE block(
+        id INTEGER NOT NULL, number INTEGER NOT NULL, crc INTEGER NOT NULL,
+        PRIMARY KEY(id, number)) WITHOUT ROWID""",
+    # One row: sums over `entry`, and the clock of `used`.
+    "CREATE TABLE tally(bytes INTEGER NOT NULL, entries INTEGER NOT NULL, tick INTEGER NOT NULL)",
+    "INSERT INTO tally VALUES(0, 0, 1)",
+)
 
 _FIND = (
     "SELECT id, file, stored FROM entry"
@@ -204,9 +203,8 @@ class ContentStore:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 with _transaction(connection):
                     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                        for statement in _SCHEMA.split(";"):
+                        for statement in _SCHEMA:
                             connection.execute(statement)
-                        connection.execute(f"PRAGMA user_version = {FORMAT}")
         except BaseException:
             connection.close()
             raise
