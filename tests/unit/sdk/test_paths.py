@@ -1,0 +1,160 @@
+"""Paths, as callers write them and as the wire wants them."""
+
+import errno
+import os
+import stat
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sealos_devbox import BoxFileError
+from sealos_devbox.paths import box_path, parent, path_text, prefixes, resolve, working_directory
+from sealos_devbox.types import Attributes
+
+ROOT = b"/home/devbox/project"
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        (".", b""),
+        ("a", b"a"),
+        ("./a//b/", b"a/b"),
+        ("a/../b", b"b"),
+        ("/workspace", b""),
+        ("/workspace/", b""),
+        ("/workspace/a/b", b"a/b"),
+        ("/workspace/../workspace/a", None),
+        ("/home/devbox/project", b""),
+        ("/home/devbox/project/a", b"a"),
+        ("/home/devbox/projects", None),
+        ("/workspaces/a", None),
+        ("/etc/passwd", None),
+        ("/", None),
+        ("..", None),
+        ("a/../../b", None),
+        ("", None),
+        ("a\0b", None),
+        ("-rf", b"-rf"),
+        ('it\'s "q"\n', b'it\'s "q"\n'),
+        ("\udcff\udc80", b"\xff\x80"),
+        (b"\xff", b"\xff"),
+        (PurePosixPath("a/b"), b"a/b"),
+        ("a" * 300, b"a" * 300),  # ENAMETOOLONG is for the box to say
+    ],
+)
+def test_box_path(given: str | bytes | os.PathLike[str], wire: bytes | None) -> None:
+    if wire is None:
+        with pytest.raises(ValueError, match=r"path|leads out|outside"):
+            box_path(given, ROOT)
+    else:
+        assert box_path(given, ROOT) == wire
+
+
+def test_the_boxs_own_path_comes_before_the_alias() -> None:
+    assert box_path("/workspace/x", b"/workspace/x") == b""
+    assert box_path("/workspace/y", b"/workspace/x") == b"y"
+
+
+def test_root_of_the_whole_file_system() -> None:
+    assert box_path("/etc/passwd", b"/") == b"etc/passwd"
+    assert box_path("/", b"/") == b""
+
+
+def test_working_directory_may_be_anywhere() -> None:
+    assert working_directory("/etc", ROOT) == b"/etc"
+    assert working_directory("sub", ROOT) == b"sub"
+    assert working_directory("/workspace/sub", ROOT) == b"sub"
+    with pytest.raises(ValueError, match="leads out"):
+        working_directory("../x", ROOT)
+
+
+names = st.binary(min_size=1, max_size=5).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+)
+
+
+@given(st.lists(names, max_size=5).map(b"/".join))
+def test_text_and_wire_are_the_same_path(path: bytes) -> None:
+    assert box_path(path_text(path), ROOT) == path
+    assert box_path(ROOT + b"/" + path, ROOT) == path
+
+
+def test_parent_and_prefixes() -> None:
+    assert parent(b"a/b/c") == b"a/b"
+    assert parent(b"a") == b""
+    assert parent(b"") == b""
+    assert prefixes(b"a/b/c") == [b"a", b"a/b", b"a/b/c"]
+    assert prefixes(b"") == []
+
+
+def attributes(mode: int, target: bytes | None = None) -> Attributes:
+    return Attributes(mode, 1, 0, 0, 0, 1, 0, 0, 0, target=target)
+
+
+DIRECTORY = attributes(stat.S_IFDIR | 0o755)
+FILE = attributes(stat.S_IFREG | 0o644)
+
+
+def link(target: bytes) -> Attributes:
+    return attributes(stat.S_IFLNK | 0o777, target)
+
+
+def resolved(path: bytes, box: dict[bytes, Attributes], *, final: bool = True) -> bytes:
+    """Resolve as the client does, asking a box that is a dict; every question is new."""
+    known: dict[bytes, Attributes | int] = {}
+    while True:
+        result = resolve(path, known, ROOT, final=final)
+        if not result.unknown:
+            assert result.path is not None
+            return result.path
+        assert not set(result.unknown) & set(known)
+        for unknown in result.unknown:
+            known[unknown] = box.get(unknown, errno.ENOENT)
+
+
+BOX = {
+    b"d": DIRECTORY,
+    b"d/f": FILE,
+    b"d/e": DIRECTORY,
+    b"to_d": link(b"d"),
+    b"d/up": link(b"../d/e"),
+    b"absolute": link(ROOT + b"/d"),
+    b"dangling": link(b"d/nothing/at/all"),
+    b"chain": link(b"to_d/up"),
+    b"out": link(b"../../x"),
+    b"out_absolute": link(b"/etc"),
+    b"loop": link(b"loop"),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "final", "expected"),
+    [
+        (b"", True, b""),
+        (b"d/f", True, b"d/f"),
+        (b"to_d/f", True, b"d/f"),
+        (b"to_d", True, b"d"),
+        (b"to_d", False, b"to_d"),
+        (b"to_d/up", False, b"d/up"),
+        (b"to_d/up/new", False, b"d/e/new"),
+        (b"chain", True, b"d/e"),
+        (b"absolute/f", True, b"d/f"),
+        (b"dangling", True, b"d/nothing/at/all"),
+        (b"new/deep/name", True, b"new/deep/name"),
+        (b"to_d/new", True, b"d/new"),
+    ],
+)
+def test_resolve(path: bytes, final: bool, expected: bytes) -> None:
+    assert resolved(path, BOX, final=final) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [(b"out/x", errno.EXDEV), (b"out_absolute/x", errno.EXDEV), (b"loop/x", errno.ELOOP)],
+)
+def test_resolve_refuses(path: bytes, number: int) -> None:
+    with pytest.raises(BoxFileError) as caught:
+        resolved(path, BOX)
+    assert caught.value.errno == number
