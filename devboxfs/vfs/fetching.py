@@ -1,0 +1,190 @@
+"""Fetches from the box that outlive whoever asked: their tasks, deadlines, repetition and errors.
+
+A `Flight` is bytes on their way. Any number of readers wait for it; it belongs to a task of the
+`Fetcher`, so a cancelled reader takes nothing away from the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import trio
+from sealos_devbox import (
+    BoxFileError,
+    DeadlineExceededError,
+    FileTransport,
+    ProtocolError,
+    TransportError,
+)
+
+from devboxfs.writeback.seams import Link
+
+__all__ = ["CHANGED", "Fetcher", "Flight", "fail"]
+
+T = TypeVar("T")
+
+REQUESTS = 16
+"""Requests for contents under way at once; more only wait in the channel instead of here."""
+
+GUESSES = 12
+"""Of these, for what nobody has asked for yet."""
+
+CHANGED = frozenset(
+    [
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ESTALE,
+        errno.ELOOP,
+        errno.EISDIR,
+        errno.EFBIG,
+        errno.EINVAL,
+        errno.ENXIO,
+    ]
+)
+"""What the box answers when the regular file that was there is not there, or is another one."""
+
+
+def fail(code: int) -> NoReturn:
+    """Raise the OSError for an errno."""
+    raise OSError(code, os.strerror(code))
+
+
+class Flight:
+    """The bytes [start, end) of a content, on their way."""
+
+    __slots__ = ("_data", "done", "end", "error", "expired", "start", "waiters")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.done = trio.Event()
+        self.error = 0
+        self.expired = False
+        """Whether it ended because its time was over: somebody who came later may try again."""
+        self.waiters = 0
+        self._data = b""
+
+    def land(self, data: bytes) -> None:
+        """Wake the waiters with the bytes."""
+        self._data = data
+        self.done.set()
+
+    def crash(self, error: int, *, expired: bool = False) -> None:
+        """Wake the waiters with an errno."""
+        self.error = error
+        self.expired = expired
+        self.done.set()
+
+    def take(self, start: int, end: int) -> bytes:
+        """Return a part of what has landed; raises OSError when it has crashed."""
+        if self.error:
+            fail(self.error)
+        if start == self.start and end == self.end:
+            return self._data
+        return self._data[start - self.start : end - self.start]
+
+
+class Fetcher:
+    """Owns the tasks of fetches."""
+
+    def __init__(self, link: Link, timeout: Callable[[], float]) -> None:
+        self.link = link
+        self.requests = 0
+        self._timeout = timeout
+        self._nursery: trio.Nursery | None = None
+        self._requests = trio.Semaphore(REQUESTS)
+        self._guesses = trio.Semaphore(GUESSES)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the tasks until cancelled."""
+        if self._nursery is not None:
+            raise RuntimeError("already running")
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    @property
+    def running(self) -> bool:
+        """Whether tasks can be started."""
+        return self._nursery is not None
+
+    def deadline(self) -> float:
+        """Return until when something that starts now may take."""
+        return trio.current_time() + self._timeout()
+
+    def start(self, flights: Sequence[Flight], work: Callable[[], Awaitable[None]]) -> None:
+        """Start a task that lands the flights; those that it has not when it ends are crashed."""
+        if self._nursery is None:
+            raise RuntimeError("the reader is not running")
+        self._nursery.start_soon(self._work, flights, work)
+
+    async def _work(self, flights: Sequence[Flight], work: Callable[[], Awaitable[None]]) -> None:
+        code = errno.EIO
+        expired = False
+        try:
+            with trio.move_on_at(self.deadline()) as scope:
+                try:
+                    await work()
+                except OSError as error:
+                    code = error.errno or errno.EIO
+            if scope.cancelled_caught:
+                expired = True
+                code = errno.ETIMEDOUT if self.link.online else errno.EIO
+        finally:
+            for flight in flights:
+                if not flight.done.is_set():
+                    flight.crash(code, expired=expired)
+
+    async def wait(self, flight: Flight, deadline: float) -> bool:
+        """Wait for a flight; False when it ended for lack of time and there is some left.
+
+        Raises OSError (ETIMEDOUT, or EIO without a link) when the deadline passes.
+        """
+        flight.waiters += 1
+        try:
+            with trio.move_on_at(deadline) as scope:
+                await flight.done.wait()
+        finally:
+            flight.waiters -= 1
+        if scope.cancelled_caught:
+            fail(errno.ETIMEDOUT if self.link.online else errno.EIO)
+        return not (flight.expired and trio.current_time() < deadline)
+
+    async def ask(
+        self, request: Callable[[FileTransport], Awaitable[T]], *, guess: bool = False
+    ) -> T:
+        """Make a request that may be repeated, again on the next transport when one breaks.
+
+        Raises OSError with the box's errno, ESTALE for all that means "no longer that file".
+        """
+        previous: FileTransport | None = None
+        while True:
+            transport = await self.link.wait_transport(previous)
+            try:
+                if not guess:
+                    async with self._requests:
+                        self.requests += 1
+                        return await request(transport)
+                async with self._guesses, self._requests:
+                    self.requests += 1
+                    return await request(transport)
+            except TransportError:
+                previous = transport
+            except BoxFileError as error:
+                code = error.errno or errno.EIO
+                raise _oserror(errno.ESTALE if code in CHANGED else code) from error
+            except DeadlineExceededError as error:
+                raise _oserror(errno.ETIMEDOUT) from error
+            except ProtocolError as error:
+                raise _oserror(errno.EIO) from error
+
+
+def _oserror(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
