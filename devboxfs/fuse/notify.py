@@ -1,0 +1,94 @@
+"""Tells the kernel what to forget.
+
+The table has changed already when a notice is queued. One task takes everything that is queued into
+a thread, because the calls wait for requests under way in the same directory, which this process
+has to answer meanwhile. For each change `invalidate_entry` comes before `invalidate_inode`: the
+first waits for replies in flight, so only then does ENOENT from the second mean that the kernel
+really does not know the inode.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+import pyfuse3
+import trio
+
+from devboxfs.core.node import Node
+
+__all__ = ["Notifier"]
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 256
+"""Notices per thread call."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    parent: int
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Inode:
+    ino: int
+    content: bool
+
+
+class Notifier:
+    """The queue and its task; a vfs.table.Kernel."""
+
+    def __init__(self) -> None:
+        self._queue: deque[_Entry | _Inode] = deque()
+        self._wanted = trio.Event()
+        self.sent = 0
+
+    def entry(self, directory: Node, name: bytes) -> None:
+        """Forget a name, or that it is absent.
+
+        The kernel holds neither for directories that it does not know.
+        """
+        if directory.lookups > 0 or directory.ino == pyfuse3.ROOT_INODE:
+            self._put(_Entry(directory.ino, name))
+
+    def inode(self, node: Node, *, content: bool) -> None:
+        """Forget attributes, and pages with `content`."""
+        if node.lookups > 0 or node.ino == pyfuse3.ROOT_INODE:
+            self._put(_Inode(node.ino, content))
+
+    def _put(self, notice: _Entry | _Inode) -> None:
+        self._queue.append(notice)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Deliver notices until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            while self._queue:
+                count = min(AT_ONCE, len(self._queue))
+                notices = [self._queue.popleft() for _ in range(count)]
+                # Names first, see above; the order among names, and among inodes, does not matter.
+                notices.sort(key=lambda notice: isinstance(notice, _Inode))
+                await trio.to_thread.run_sync(
+                    _deliver, list(dict.fromkeys(notices)), abandon_on_cancel=True
+                )
+                self.sent += count
+
+
+def _deliver(notices: list[_Entry | _Inode]) -> None:
+    for notice in notices:
+        try:
+            if isinstance(notice, _Entry):
+                pyfuse3.invalidate_entry(
+                    pyfuse3.InodeT(notice.parent), pyfuse3.FileNameT(notice.name)
+                )
+            else:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(notice.ino), attr_only=not notice.content)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EBADF):
+                log.warning("the kernel refused to forget %r: %s", notice, exc)

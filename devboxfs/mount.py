@@ -1,0 +1,382 @@
+"""One mount from connecting to unmounting: the order of things, and who owns what.
+
+When NOT to unmount: when the daemon dies of anything but a requested unmount, the mount point
+stays, dead (ENOTCONN). If it turned into the empty directory below it, a mirror job that runs at
+that moment would take everything for deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyfuse3
+import trio
+from sealos_devbox import (
+    AsyncBox,
+    AsyncDevbox,
+    BoxNotFoundError,
+    DevboxConfig,
+    DevboxError,
+    FileTransport,
+)
+
+from devboxfs import mountpoint
+from devboxfs.config import ExitCode, MountConfig, MountError
+from devboxfs.control import ControlServer
+from devboxfs.fuse.notify import Notifier
+from devboxfs.fuse.operations import DevboxOperations
+from devboxfs.vfs.content_cache import ContentCache
+from devboxfs.vfs.filesystem import FileSystem, Settings
+from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.numbers import Numbers
+from devboxfs.vfs.ownership import Ownership
+from devboxfs.writeback.limits import Limits
+from devboxfs.writeback.seams import ConflictReport
+from devboxfs.writeback.writeback import WriteBack
+
+__all__ = ["MountStatus", "serve"]
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+Progress = Callable[[Json], None]
+
+MAX_TASKS = 1000
+"""Requests answered at once. Tasks are cheap; the limit on work for the box is at the transport."""
+READ_AHEAD_KB = 1024
+"""Kernel read-ahead per file: reads then arrive in up to 1 MiB instead of 128 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountStatus:
+    """What `devboxfs status` is told; sizes in bytes, times in seconds."""
+
+    mountpoint: str
+    box: str
+    box_uid: str
+    location: str
+    pid: int
+    state: str
+    state_seconds: float
+    read_only: bool
+    pending_operations: int
+    pending_bytes: int
+    oldest_pending_seconds: float | None
+    trouble: str
+    conflicts: list[Json] = field(default_factory=list)
+    link: Json = field(default_factory=dict)
+    cache: Json = field(default_factory=dict)
+    journal: Json = field(default_factory=dict)
+    tree: Json = field(default_factory=dict)
+    reader: Json = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+
+async def serve(config: MountConfig, ready: Callable[[], None], control: ControlServer) -> None:
+    """Serve a mount until it is unmounted. Calls `ready` when the mount answers.
+
+    Raises MountError with one sentence when it cannot be mounted.
+    """
+    try:
+        async with AsyncDevbox(_service(config)) as devbox:
+            box = await devbox.get_or_create(config.name)
+            control.say(f"{config.name} is served by {box.location}.")
+            async with box, _Mount.open(config, box, control) as mount:
+                await mount.run(ready)
+    except BoxNotFoundError as exc:
+        raise MountError(str(exc), ExitCode.NO_BOX) from exc
+    except DevboxError as exc:
+        hint = f" {exc.hint}" if exc.hint else ""
+        raise MountError(f"The box {config.name} cannot be mounted: {exc}{hint}") from exc
+
+
+def _service(config: MountConfig) -> DevboxConfig:
+    return DevboxConfig(embedded=True if config.embedded else None, data_dir=config.data_dir)
+
+
+class _Mount:
+    """The parts of one mount, and its life."""
+
+    def __init__(
+        self,
+        config: MountConfig,
+        box: AsyncBox,
+        control: ControlServer,
+        link: BoxLink,
+        writeback: WriteBack,
+        cache: ContentCache,
+        numbers: Numbers,
+    ) -> None:
+        self.config = config
+        self.box = box
+        self.control = control
+        self.link = link
+        self.writeback = writeback
+        self.cache = cache
+        self.numbers = numbers
+        self.notifier = Notifier()
+        self.filesystem: FileSystem | None = None
+        self._table_exists = trio.Event()
+        self._unmounted = trio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, config: MountConfig, box: AsyncBox, control: ControlServer
+    ) -> AsyncIterator[_Mount]:
+        """Open what is local: the journal, the inode numbers, the cache."""
+        state = config.state_dir / "mounts" / box.uid
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            writeback = WriteBack.open(
+                state,
+                box_uid=box.uid,
+                box_name=box.name,
+                limits=Limits(journal_bytes=config.journal_limit),
+            )
+            numbers = Numbers.open(state)
+            cache = ContentCache.open(config.cache_dir / box.uid, disk_limit=config.cache_size)
+        except OSError as exc:
+            raise MountError(
+                f"The files of the mount cannot be used: {exc.strerror}: {exc.filename}."
+            ) from exc
+        try:
+            yield cls(
+                config,
+                box,
+                control,
+                BoxLink(box, timeout=config.timeout),
+                writeback,
+                cache,
+                numbers,
+            )
+        finally:
+            with trio.move_on_after(10, shield=True):
+                await cache.aclose()
+            numbers.close()
+            writeback.close()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Connect, recover, mount, serve until unmounted."""
+        failure: MountError | DevboxError | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(self.link.run, self._session)
+                await self._recover()
+                transport = await self.link.wait_transport()
+                self.filesystem = self._file_system(transport)
+                await nursery.start(self.filesystem.run)
+                self._table_exists.set()
+                await nursery.start(self.writeback.run, self.link, self.filesystem.pending)
+                nursery.start_soon(self.writeback.run_ticker)
+                nursery.start_soon(self.numbers.run)
+                self._mount(transport, self.filesystem)
+            except (MountError, DevboxError) as exc:
+                failure = exc
+            except OSError as exc:
+                failure = MountError(
+                    f"The box {self.box.name} cannot be mounted: {exc.strerror or exc}."
+                )
+            if failure is None:
+                await self._serve(nursery, ready)
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _recover(self) -> None:
+        if not self.writeback.has_backlog:
+            return
+        self.control.say(
+            "Bringing the changes that the last mount left in its journal to the box ...",
+            passing=True,
+        )
+        for conflict in await self.writeback.recover(self.link):
+            self.control.say(
+                f"Conflict: {os.fsdecode(conflict.path)} was changed in the box too; "
+                "see devboxfs status."
+            )
+
+    def _file_system(self, transport: FileTransport) -> FileSystem:
+        settings = Settings(self.config.read_only, self.config.timeout, self.config.state_dir)
+        return FileSystem(
+            settings, self.link, transport, self.writeback, self.cache, self.numbers, self.notifier
+        )
+
+    def _mount(self, transport: FileTransport, filesystem: FileSystem) -> None:
+        peer = transport.peer
+        owners = Ownership(peer.uid, peer.gid, os.getuid(), os.getgid())
+        try:
+            pyfuse3.init(
+                DevboxOperations(filesystem, owners),
+                str(self.config.mountpoint),
+                set(self.config.fuse_options) | {"max_read=1048576"},
+            )
+        except RuntimeError as exc:
+            raise MountError(
+                f"{self.config.mountpoint} cannot be mounted: {exc}.", ExitCode.NO_FUSE
+            ) from exc
+
+    async def _serve(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+        self.control.register("status", self._on_status)
+        self.control.register("sync", self._on_sync)
+        self.control.register("unmount", self._on_unmount)
+        nursery.start_soon(self._stop_when_asked)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(self.notifier.run)
+            await trio.to_thread.run_sync(_tune, self.config.mountpoint)
+            ready()
+            await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
+            inner.cancel_scope.cancel()
+        # Unmounted. What was written between the last flush and that moment is still in the
+        # journal's way to the box.
+        with trio.move_on_after(self.config.timeout):
+            await self.writeback.drain()
+        pyfuse3.close(unmount=False)
+        self._unmounted.set()
+
+    async def _session(self, transport: FileTransport) -> None:
+        """Beside each connection: watch and snapshot, as soon as there is a table to keep true."""
+        await self._table_exists.wait()
+        if self.filesystem is None:
+            raise RuntimeError("the table exists with the file system")
+        self.filesystem.clock.learn(transport.peer.clock_ns)
+        await self.filesystem.remote.session(transport)
+
+    async def _stop_when_asked(self) -> None:
+        """Unmount lazily when the control server asks for the end without flushing."""
+        await self.control.wait_stop()
+        with suppress(OSError):
+            await trio.to_thread.run_sync(
+                lambda: mountpoint.unmount(self.config.mountpoint, lazy=True)
+            )
+        pyfuse3.terminate()
+
+    # -- what commands ask -------------------------------------------------------------------------
+
+    async def _on_status(self, _params: Json, _progress: Progress) -> Json:
+        if self.filesystem is None:
+            raise MountError("The mount is still starting.")
+        figures = self.writeback.statistics()
+        link = self.link.statistics()
+        trouble = self.filesystem.pending.trouble_errno
+        remote = self.filesystem.remote.statistics()
+        return MountStatus(
+            mountpoint=str(self.config.mountpoint),
+            box=self.box.name,
+            box_uid=self.box.uid,
+            location=self.box.location,
+            pid=os.getpid(),
+            state=link.state,
+            state_seconds=trio.current_time() - link.since,
+            read_only=self.config.read_only,
+            pending_operations=figures.pending_operations,
+            pending_bytes=figures.pending_bytes,
+            oldest_pending_seconds=figures.oldest_pending_age,
+            trouble=f"the box refuses changes: {os.strerror(trouble)}" if trouble else "",
+            conflicts=[_conflict(report) for report in figures.conflicts],
+            link={
+                "connections": link.connections,
+                "round_trips": link.round_trips,
+                "bytes_sent": link.bytes_sent,
+                "bytes_received": link.bytes_received,
+                "last_error": link.last_error,
+            },
+            cache=asdict(self.cache.statistics()),
+            journal={
+                "bytes": figures.journal_bytes,
+                "batches_sent": figures.batches_sent,
+                "batches_in_flight": figures.batches_in_flight,
+                "wire_operations_sent": figures.wire_operations_sent,
+                "last_error": figures.last_error or "",
+            },
+            tree={"nodes": len(self.filesystem.table.nodes), **asdict(remote)},
+            reader=asdict(self.filesystem.reader.statistics()),
+        ).to_json()
+
+    async def _on_sync(self, _params: Json, progress: Progress) -> Json:
+        started = time.monotonic()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._report_progress, progress)
+            number = await self.writeback.sync_all()
+            nursery.cancel_scope.cancel()
+        if number:
+            raise OSError(number, os.strerror(number))
+        return {"seconds": time.monotonic() - started}
+
+    async def _on_unmount(self, params: Json, progress: Progress) -> Json:
+        timeout = params.get("timeout")
+        reason = await self._flush(progress, timeout)
+        await trio.to_thread.run_sync(mountpoint.unmount, self.config.mountpoint)
+        with trio.move_on_after(self.config.timeout + 5):
+            await self._unmounted.wait()
+        figures = self.writeback.statistics()
+        if not figures.pending_operations:
+            reason = ""
+        return {
+            "operations": figures.pending_operations,
+            "bytes": figures.pending_bytes,
+            "reason": reason,
+        }
+
+    async def _flush(self, progress: Progress, timeout: float | None) -> str:
+        """Bring everything to the box; returns why not all of it got there."""
+        limit = timeout if timeout is not None else float("inf")
+        with trio.move_on_after(limit) as scope:
+            while True:
+                # As long as it advances it may take; without a link, or in trouble, it does not
+                # wait for ever.
+                before = self.writeback.statistics()
+                with trio.move_on_after(self.config.timeout) as patience:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._report_progress, progress)
+                        await self.writeback.drain()
+                        nursery.cancel_scope.cancel()
+                if not patience.cancelled_caught:
+                    return ""
+                after = self.writeback.statistics()
+                if (after.pending_operations, after.pending_bytes) == (
+                    before.pending_operations,
+                    before.pending_bytes,
+                ):
+                    break
+        if scope.cancelled_caught:
+            return f"not done within {limit:.0f} s"
+        trouble = self.filesystem.pending.trouble_errno if self.filesystem is not None else 0
+        if trouble:
+            return f"the box refuses changes: {os.strerror(trouble)}"
+        return "the box cannot be reached" if not self.link.online else "the box does not answer"
+
+    async def _report_progress(self, progress: Progress) -> None:
+        while True:
+            figures = self.writeback.statistics()
+            progress({"operations": figures.pending_operations, "bytes": figures.pending_bytes})
+            await trio.sleep(0.2)
+
+
+def _conflict(report: ConflictReport) -> Json:
+    return {
+        "path": os.fsdecode(report.path),
+        "kept_as": os.fsdecode(report.kept_as) if report.kept_as else None,
+        "stored_at": report.stored_at,
+        "errno": errno.errorcode.get(report.errno, str(report.errno)),
+    }
+
+
+def _tune(path: Path) -> None:
+    """Let the kernel read ahead in larger pieces, where this user may say so."""
+    with suppress(OSError):
+        minor = os.minor(os.stat(path).st_dev)
+        Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb").write_text(str(READ_AHEAD_KB))

@@ -1,0 +1,194 @@
+"""The file system as one object: what fuse/operations.py talks to.
+
+It owns the parts and the few rules that concern several of them. It speaks nodes, open files and
+OSError; it knows no pyfuse3.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+from sealos_devbox import FileTransport
+
+from devboxfs.core.node import Directory, Node
+from devboxfs.core.permissions import BoxUser
+from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.content import Content, OpenFile
+from devboxfs.vfs.content_cache import ContentCache
+from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.metadata import AttributeChange, Metadata
+from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
+from devboxfs.vfs.pending import Pending
+from devboxfs.vfs.reader import Reader
+from devboxfs.vfs.reading_order import ReadingOrder
+from devboxfs.vfs.remote import Remote
+from devboxfs.vfs.table import InodeNumbers, Kernel, Table
+from devboxfs.writeback.writeback import WriteBack
+
+__all__ = ["FileSystem", "Settings"]
+
+ST_RDONLY = 1
+SPARE_BYTES = 64 * 1024
+"""Free space in the box that is left alone: blocks are allocated whole, and directories grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one mount behaves."""
+
+    read_only: bool
+    timeout: float
+    scratch_directory: Path
+
+
+class FileSystem:
+    """One box's workspace."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        link: BoxLink,
+        transport: FileTransport,
+        writeback: WriteBack,
+        cache: ContentCache,
+        numbers: InodeNumbers,
+        kernel: Kernel,
+    ) -> None:
+        peer = transport.peer
+        self.settings = settings
+        self.link = link
+        self.writeback = writeback
+        self.cache = cache
+        self.user = BoxUser(peer.uid, peer.gid, frozenset(peer.groups))
+        self.clock = BoxClock()
+        self.clock.learn(peer.clock_ns)
+        self.table = Table(peer.root_attr, numbers, kernel)
+        self.pending = Pending(self.table, writeback, cache, self.clock)
+        self.remote = Remote(self.table, link, self.pending)
+        self.reader = Reader(link, cache, ReadingOrder(self.table), timeout=self._timeout)
+        self.namespace = Namespace(
+            self.table, self.remote, self.pending, self.user, self.clock, self.check_writable
+        )
+        self.metadata = Metadata(link, self.pending, self.user, self.clock, self.check_writable)
+        self.content = Content(
+            self.namespace,
+            self.remote,
+            self.reader,
+            self.pending,
+            writeback,
+            link,
+            self.user,
+            self.clock,
+            self.check_writable,
+            settings.scratch_directory,
+        )
+        self._flags = peer.statvfs.flag
+        self._free = (
+            peer.statvfs.bavail * peer.statvfs.frsize,
+            peer.statvfs.favail or peer.statvfs.ffree,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the tasks below the handlers."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.remote.run)
+            nursery.start_soon(self.cache.run)
+            await nursery.start(self.reader.run)
+            task_status.started()
+
+    def _timeout(self) -> float:
+        return max(0.0, self.link.deadline() - trio.current_time())
+
+    # -- rules that concern several parts ----------------------------------------------------------
+
+    def check_writable(self, needs_space: bool) -> None:
+        """Refuse a change before it is accepted.
+
+        Read-only mount or box, or (for what needs space) a box known to be full.
+        """
+        if self.settings.read_only:
+            raise oserror(errno.EROFS)
+        transport = self.link.transport
+        if transport is not None:
+            free_bytes, free_inodes, self._flags = transport.free_space
+            self._free = (free_bytes, free_inodes)
+        if self._flags & ST_RDONLY:
+            raise oserror(errno.EROFS)
+        if needs_space:
+            trouble = self.pending.trouble_errno
+            if trouble in (errno.ENOSPC, errno.EDQUOT):
+                raise oserror(trouble)
+            if (
+                self.writeback.pending_bytes
+                and self.writeback.pending_bytes + SPARE_BYTES > self._free[0]
+            ):
+                raise oserror(errno.ENOSPC)
+
+    def node(self, ino: int) -> Node:
+        """Return the node that the kernel means; ESTALE when it is unknown."""
+        node = self.table.nodes.get(ino)
+        if node is None:
+            raise oserror(errno.ESTALE)
+        return node
+
+    def directory(self, ino: int) -> Directory:
+        """As node(), for a directory."""
+        node = self.node(ino)
+        if not isinstance(node, Directory):
+            raise oserror(errno.ENOTDIR)
+        return node
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel dropped references."""
+        node = self.table.nodes.get(ino)
+        if node is not None:
+            node.lookups -= count
+            self.table.drop_if_unused(node)
+
+    async def lookup(self, directory: Directory, name: bytes) -> Node | None:
+        """Return the entry; None is an answer that may be cached while the watch is active."""
+        if name == b".":
+            return directory
+        if name == b"..":
+            return directory.parent or directory
+        return await self.namespace.child(directory, name)
+
+    async def unlink(self, directory: Directory, name: bytes) -> None:
+        """Remove a name; a file that is open stays readable."""
+        node = await self.namespace.child(directory, name)
+        if node is not None and node.opens:
+            await self.content.pin(node)
+        await self.namespace.unlink(directory, name)
+
+    async def rename(
+        self, source: Directory, old: bytes, target: Directory, new: bytes, flags: int
+    ) -> None:
+        """Rename; a file that is replaced while it is open stays readable."""
+        there = await self.namespace.child(target, new)
+        if there is not None and there.opens and not flags & RENAME_EXCHANGE:
+            await self.content.pin(there)
+        await self.namespace.rename(source, old, target, new, flags)
+
+    async def setattr(
+        self, node: Node, change: AttributeChange, size: int | None, file: OpenFile | None
+    ) -> None:
+        """Change attributes and size."""
+        if size is not None:
+            if file is None and not self.user.may(node, 2):
+                raise oserror(errno.EACCES)
+            self.content.truncate(node, size)
+        if change:
+            self.metadata.change(node, change)
+
+    async def access(self, node: Node, mode: int) -> bool:
+        """Whether access(2) is granted (the kernel has checked the local caller already)."""
+        if mode & os.W_OK:
+            try:
+                self.check_writable(False)
+            except OSError:
+                return False
+        return self.user.may(node, mode & 7)

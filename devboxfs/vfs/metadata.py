@@ -1,0 +1,247 @@
+"""Attributes and extended attributes of objects; figures of the file system."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import trio
+from sealos_devbox import BoxFileError, FileSystemUsage
+
+from devboxfs.core.node import Node
+from devboxfs.core.ops import Kind, Operation
+from devboxfs.core.permissions import READ, WRITE, BoxUser
+from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.namespace import oserror
+from devboxfs.vfs.pending import Pending
+
+__all__ = ["AttributeChange", "Metadata"]
+
+XATTR_NAME_MAX = 255
+XATTR_SIZE_MAX = 65536
+XATTR_CREATE = 1
+XATTR_REPLACE = 2
+USAGE_AGE = 1.0
+"""Seconds for which the box's figures are taken for current."""
+
+
+@dataclass(slots=True)
+class AttributeChange:
+    """What setattr is asked to change, in the box's users.
+
+    None leaves it. The size is changed by vfs/content.py.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is to be changed."""
+        return not (self.mode is self.uid is self.gid is self.atime_ns is self.mtime_ns is None)
+
+
+class Metadata:
+    """Operations on attributes."""
+
+    def __init__(
+        self,
+        link: BoxLink,
+        pending: Pending,
+        user: BoxUser,
+        clock: BoxClock,
+        writable: Callable[[bool], None],
+    ) -> None:
+        self.link = link
+        self.pending = pending
+        self.user = user
+        self.clock = clock
+        self._check_writable = writable
+        self._usage: FileSystemUsage | None = None
+        self._usage_until = 0.0
+
+    def change(self, node: Node, wanted: AttributeChange) -> None:
+        """Apply chmod, chown, utimensat. Synchronous: one journal record."""
+        self._check_change(node, wanted)
+        self._check_writable(False)
+        now = self.clock.now()
+        if wanted.mode is not None:
+            wanted.mode = stat.S_IMODE(wanted.mode)
+            if not node.is_dir and not self.user.in_group(node.gid) and self.user.uid != 0:
+                wanted.mode &= ~stat.S_ISGID
+        self._journal(node, wanted, now)
+        if wanted.mode is not None:
+            node.mode = stat.S_IFMT(node.mode) | wanted.mode
+        if wanted.uid is not None:
+            node.uid = wanted.uid
+        if wanted.gid is not None:
+            node.gid = wanted.gid
+        if wanted.atime_ns is not None:
+            node.atime_ns = wanted.atime_ns
+        if wanted.mtime_ns is not None:
+            node.mtime_ns = wanted.mtime_ns
+        node.ctime_ns = now
+
+    def _journal(self, node: Node, wanted: AttributeChange, now: int) -> None:
+        if node.parent is None and node.ino != 1:
+            return  # unlinked: nothing to carry to the box
+        operation = Operation(
+            Kind.SETATTR,
+            self.pending.oid(node),
+            node.path(),
+            now,
+            base=self.pending.base(node),
+            mode=wanted.mode,
+            uid=wanted.uid,
+            gid=wanted.gid,
+            atime_ns=wanted.atime_ns,
+            mtime_ns=wanted.mtime_ns,
+        )
+        self.pending.append(operation, (node,))
+
+    def _check_change(self, node: Node, wanted: AttributeChange) -> None:
+        user = self.user
+        if wanted.mode is not None and not user.owns(node):
+            raise oserror(errno.EPERM)
+        if user.uid != 0:
+            if wanted.uid is not None and wanted.uid != node.uid:
+                raise oserror(errno.EPERM)
+            if (
+                wanted.gid is not None
+                and wanted.gid != node.gid
+                and not (user.owns(node) and user.in_group(wanted.gid))
+            ):
+                raise oserror(errno.EPERM)
+        if (wanted.atime_ns is not None or wanted.mtime_ns is not None) and not (
+            user.owns(node) or user.may(node, WRITE)
+        ):
+            raise oserror(errno.EPERM)
+
+    # -- extended attributes -----------------------------------------------------------------------
+
+    async def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return a value.
+
+        `security.*` and `system.*` are answered here: every write asks for one of them.
+        """
+        if not name.startswith((b"user.", b"trusted.")):
+            raise oserror(errno.ENODATA if name.startswith(b"security.") else errno.EOPNOTSUPP)
+        if node.xattrs is not None and name in node.xattrs:
+            value = node.xattrs[name]
+            if value is None:
+                raise oserror(errno.ENODATA)
+            return value
+        if node.box is None or (node.parent is None and node.ino != 1):
+            raise oserror(errno.ENODATA)
+        if "xattr" not in self.link_capabilities():
+            raise oserror(errno.EOPNOTSUPP)
+        value = None
+        try:
+            with self._deadline():
+                transport = await self.link.wait_transport()
+                value = await transport.getxattr(node.path(), name)
+        except BoxFileError as exc:
+            if exc.errno != errno.ENODATA:
+                raise
+        if node.xattrs is None:
+            node.xattrs = {}
+        node.xattrs.setdefault(name, value)
+        if value is None:
+            raise oserror(errno.ENODATA)
+        return value
+
+    async def listxattr(self, node: Node) -> list[bytes]:
+        """Return the names."""
+        names: set[bytes] = set()
+        if node.box is not None and (node.parent is not None or node.ino == 1):
+            with self._deadline():
+                transport = await self.link.wait_transport()
+                names = set(await transport.listxattr(node.path()))
+        for name, value in (node.xattrs or {}).items():
+            if value is None:
+                names.discard(name)
+            else:
+                names.add(name)
+        return sorted(n for n in names if n.startswith((b"user.", b"trusted.")))
+
+    async def setxattr(self, node: Node, name: bytes, value: bytes | None, flags: int = 0) -> None:
+        """Set a value, None removes it. Flags as setxattr(2)."""
+        if not name.startswith((b"user.", b"trusted.")):
+            raise oserror(errno.EOPNOTSUPP)
+        if len(name) > XATTR_NAME_MAX:
+            raise oserror(errno.ERANGE)
+        if value is not None and len(value) > XATTR_SIZE_MAX:
+            raise oserror(errno.E2BIG)
+        if name.startswith(b"user.") and not (node.is_dir or node.is_file):
+            raise oserror(errno.EPERM)
+        there = True
+        if value is None or flags:
+            try:
+                await self.getxattr(node, name)
+            except OSError as exc:
+                if exc.errno != errno.ENODATA:
+                    raise
+                there = False
+        # No await until the return.
+        if (value is None and not there) or (flags & XATTR_REPLACE and not there):
+            raise oserror(errno.ENODATA)
+        if flags & XATTR_CREATE and there:
+            raise oserror(errno.EEXIST)
+        if not self.user.may(node, WRITE):
+            raise oserror(errno.EACCES)
+        self._check_writable(True)
+        now = self.clock.now()
+        if node.parent is not None or node.ino == 1:
+            operation = Operation(
+                Kind.SETXATTR,
+                self.pending.oid(node),
+                node.path(),
+                now,
+                base=self.pending.base(node),
+                name=name,
+                data=value,
+            )
+            self.pending.append(operation, (node,))
+        if node.xattrs is None:
+            node.xattrs = {}
+        node.xattrs[name] = value
+        node.ctime_ns = now
+
+    def link_capabilities(self) -> frozenset[str]:
+        """Return what the far end can do, empty while the link is down."""
+        transport = self.link.transport
+        return transport.peer.capabilities if transport is not None else frozenset()
+
+    def may_read(self, node: Node) -> bool:
+        """Whether the box's user may read the object."""
+        return self.user.may(node, READ)
+
+    # -- the file system ---------------------------------------------------------------------------
+
+    async def usage(self) -> FileSystemUsage:
+        """Return the box's figures, at most a second old.
+
+        The last known ones while it cannot be reached.
+        """
+        if self._usage is None or trio.current_time() >= self._usage_until:
+            try:
+                with trio.fail_after(
+                    max(0.0, min(2.0, self.link.deadline() - trio.current_time()))
+                ):
+                    transport = await self.link.wait_transport()
+                    self._usage = await transport.statvfs()
+                    self._usage_until = trio.current_time() + USAGE_AGE
+            except (trio.TooSlowError, BoxFileError):
+                if self._usage is None:
+                    raise oserror(errno.EIO) from None
+        return self._usage
+
+    def _deadline(self) -> AbstractContextManager[trio.CancelScope]:
+        """Raise trio.TooSlowError at the link's deadline."""
+        return trio.fail_at(self.link.deadline())

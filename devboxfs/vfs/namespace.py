@@ -1,0 +1,363 @@
+"""Names: lookup, listing, making, removing, renaming, linking.
+
+Every change follows one pattern: make what is asked about known (the only place that awaits), then,
+with no await until the return: check as a local file system would, journal, change the table.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from sealos_devbox import Attributes
+
+from devboxfs.core.node import Directory, Node
+from devboxfs.core.ops import Kind, Operation
+from devboxfs.core.permissions import EXECUTE, WRITE, BoxUser
+from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.pending import Pending
+from devboxfs.vfs.remote import Remote
+from devboxfs.vfs.table import Table
+
+__all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "Namespace", "oserror"]
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+NAME_MAX = 255
+PATH_MAX = 4095
+MAX_LINKS = 65000
+"""ext4's limit (Documentation/filesystems/ext4): what the box can hold."""
+
+
+def oserror(number: int) -> OSError:
+    """Return the OSError for an errno."""
+    return OSError(number, os.strerror(number))
+
+
+class Namespace:
+    """Operations on names."""
+
+    def __init__(
+        self,
+        table: Table,
+        remote: Remote,
+        pending: Pending,
+        user: BoxUser,
+        clock: BoxClock,
+        writable: Callable[[bool], None],
+    ) -> None:
+        self.table = table
+        self.remote = remote
+        self.pending = pending
+        self.user = user
+        self.clock = clock
+        self._check_writable = writable
+        """Raises EROFS, or (argument True: the change needs space in the box) ENOSPC."""
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def child(self, directory: Directory, name: bytes) -> Node | None:
+        """Return the entry, None when there is none; from the table when it is known there."""
+        if len(name) > NAME_MAX:
+            raise oserror(errno.ENAMETOOLONG)
+        node = directory.children.get(name)
+        if node is None and not directory.complete:
+            await self.remote.load(directory)
+            node = directory.children.get(name)
+        return node
+
+    async def entries(self, directory: Directory) -> list[tuple[bytes, Node]]:
+        """Return all entries in the table's order."""
+        await self.remote.load(directory)
+        return list(directory.children.items())
+
+    # -- making ------------------------------------------------------------------------------------
+
+    async def make(
+        self,
+        directory: Directory,
+        name: bytes,
+        mode: int,
+        *,
+        rdev: int = 0,
+        target: bytes | None = None,
+        owner: int | None = None,
+    ) -> Node:
+        """Create any object that has no name yet.
+
+        File, directory, symbolic link (target), FIFO, socket.
+        """
+        if await self.child(directory, name) is not None:
+            raise oserror(errno.EEXIST)
+        # No await until the return.
+        self._check_entry_change(directory, name)
+        self._check_writable(True)
+        now = self.clock.now()
+        kind = stat.S_IFMT(mode)
+        uid, gid = self.user.uid, self.user.gid
+        if owner is not None and uid == 0:
+            uid = owner
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+            if kind == stat.S_IFDIR:
+                mode |= stat.S_ISGID
+        size = len(target) if target is not None else 0
+        attr = Attributes(
+            mode=mode,
+            nlink=2 if kind == stat.S_IFDIR else 1,
+            uid=uid,
+            gid=gid,
+            size=size,
+            ino=0,
+            mtime_ns=now,
+            ctime_ns=now,
+            atime_ns=now,
+            rdev=rdev,
+            target=target,
+        )
+        operation = Operation(
+            _MAKE.get(kind, Kind.MKNOD), 0, directory.child_path(name), now, mode=mode & 0o7777
+        )
+        if kind == stat.S_IFLNK:
+            operation.data = target
+        elif operation.kind is Kind.MKNOD:
+            operation.mode, operation.size = mode, rdev
+        if uid != self.user.uid:
+            operation.uid = uid
+        node = self.table.create(attr)
+        operation.oid = self.pending.oid(node)
+        try:
+            self.pending.append(operation, (node,), ((directory, name),))
+        except OSError:
+            self.table.by_oid.pop(node.oid, None)
+            self.table.drop_if_unused(node)
+            raise
+        self.table.attach(directory, name, node)
+        self._entry_changed(directory, now, +1 if kind == stat.S_IFDIR else 0)
+        return node
+
+    async def link(self, node: Node, directory: Directory, name: bytes) -> None:
+        """Give an object another name."""
+        if await self.child(directory, name) is not None:
+            raise oserror(errno.EEXIST)
+        # No await until the return.
+        if node.is_dir:
+            raise oserror(errno.EPERM)
+        if node.parent is None:
+            raise oserror(errno.ENOENT)
+        if node.nlink >= MAX_LINKS:
+            raise oserror(errno.EMLINK)
+        self._check_entry_change(directory, name)
+        self._check_writable(True)
+        now = self.clock.now()
+        operation = Operation(
+            Kind.LINK,
+            self.pending.oid(node),
+            directory.child_path(name),
+            now,
+            base=self.pending.base(node),
+            other=node.path(),
+        )
+        self.pending.append(operation, (node,), ((directory, name),))
+        self.table.attach(directory, name, node)
+        self.table.note_hard_link(node)
+        node.nlink += 1
+        node.ctime_ns = now
+        self._entry_changed(directory, now, 0)
+
+    # -- removing ----------------------------------------------------------------------------------
+
+    async def unlink(self, directory: Directory, name: bytes) -> None:
+        """Remove a name of anything but a directory."""
+        node = await self.child(directory, name)
+        # No await until the return.
+        if node is None:
+            raise oserror(errno.ENOENT)
+        if node.is_dir:
+            raise oserror(errno.EISDIR)
+        self._check_removal(directory, node)
+        self._check_writable(False)
+        now = self.clock.now()
+        operation = Operation(
+            Kind.UNLINK,
+            self.pending.oid(node),
+            directory.child_path(name),
+            now,
+            base=self.pending.base(node),
+        )
+        self.pending.append(operation, (node,), ((directory, name),))
+        self._unlinked(directory, name, node, now)
+        self._entry_changed(directory, now, 0)
+
+    async def rmdir(self, directory: Directory, name: bytes) -> None:
+        """Remove an empty directory."""
+        node = await self.child(directory, name)
+        if isinstance(node, Directory) and not node.complete:
+            await self.remote.load(node)
+            node = directory.children.get(name)
+        # No await until the return.
+        if node is None:
+            raise oserror(errno.ENOENT)
+        if not isinstance(node, Directory):
+            raise oserror(errno.ENOTDIR)
+        if node.children:
+            raise oserror(errno.ENOTEMPTY)
+        self._check_removal(directory, node)
+        self._check_writable(False)
+        now = self.clock.now()
+        operation = Operation(
+            Kind.RMDIR,
+            self.pending.oid(node),
+            directory.child_path(name),
+            now,
+            base=self.pending.base(node),
+        )
+        self.pending.append(operation, (node,), ((directory, name),))
+        self._unlinked(directory, name, node, now)
+        self._entry_changed(directory, now, -1)
+
+    # -- renaming ----------------------------------------------------------------------------------
+
+    async def rename(
+        self, source: Directory, old: bytes, target: Directory, new: bytes, flags: int
+    ) -> None:
+        """Rename as renameat2(2)."""
+        if (
+            flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)
+            or flags == RENAME_NOREPLACE | RENAME_EXCHANGE
+        ):
+            raise oserror(errno.EINVAL)
+        await self.child(source, old)
+        there = await self.child(target, new)
+        if isinstance(there, Directory) and not there.complete and not flags & RENAME_EXCHANGE:
+            await self.remote.load(there)
+        # No await until the return.
+        node, there = source.children.get(old), target.children.get(new)
+        if node is None:
+            raise oserror(errno.ENOENT)
+        self._check_rename(source, node, target, there, new, flags)
+        if node is there and not flags & RENAME_EXCHANGE:
+            return  # two names of one object: rename(2) does nothing
+        now = self.clock.now()
+        operation = Operation(
+            Kind.RENAME,
+            self.pending.oid(node),
+            target.child_path(new),
+            now,
+            base=self.pending.base(node),
+            other=source.child_path(old),
+            flags=flags,
+        )
+        nodes: tuple[Node, ...] = (node,)
+        if there is not None:
+            operation.replaced = self.pending.oid(there)
+            operation.replaced_base = self.pending.base(there)
+            nodes = (node, there)
+        move = node.is_dir or (there is not None and there.is_dir and bool(flags & RENAME_EXCHANGE))
+        self.pending.append(operation, nodes, ((source, old), (target, new)), move=move)
+        if flags & RENAME_EXCHANGE and there is not None:
+            self._swap(source, old, node, target, new, there)
+            there.ctime_ns = now
+        else:
+            if there is not None:
+                self._unlinked(target, new, there, now)
+                if there.is_dir:
+                    self._entry_changed(target, now, -1)
+            self._move(source, old, node, target, new)
+        node.ctime_ns = now
+        subdirectory = 1 if node.is_dir and source is not target else 0
+        if there is not None and flags & RENAME_EXCHANGE and there.is_dir == node.is_dir:
+            subdirectory = 0
+        self._entry_changed(source, now, -subdirectory)
+        self._entry_changed(target, now, +subdirectory)
+
+    def _check_rename(
+        self,
+        source: Directory,
+        node: Node,
+        target: Directory,
+        there: Node | None,
+        new: bytes,
+        flags: int,
+    ) -> None:
+        self._check_removal(source, node)
+        if flags & RENAME_NOREPLACE and there is not None:
+            raise oserror(errno.EEXIST)
+        if flags & RENAME_EXCHANGE and there is None:
+            raise oserror(errno.ENOENT)
+        ancestor: Directory | None = target
+        while ancestor is not None:
+            if ancestor is node:
+                raise oserror(errno.EINVAL)
+            ancestor = ancestor.parent
+        if there is None:
+            self._check_entry_change(target, new)
+        else:
+            self._check_removal(target, there)
+            if not flags & RENAME_EXCHANGE and there is not node:
+                if node.is_dir and not there.is_dir:
+                    raise oserror(errno.ENOTDIR)
+                if there.is_dir and not node.is_dir:
+                    raise oserror(errno.EISDIR)
+                if isinstance(there, Directory) and there.children:
+                    raise oserror(errno.ENOTEMPTY)
+        if node.is_dir and source is not target and not self.user.may(node, WRITE):
+            raise oserror(errno.EACCES)  # its `..` changes
+        self._check_writable(False)
+
+    def _move(
+        self, source: Directory, old: bytes, node: Node, target: Directory, new: bytes
+    ) -> None:
+        del source.children[old]
+        target.children[new] = node
+        if node.links is not None:
+            node.links.remove((source, old))
+            node.links.append((target, new))
+        if node.parent is source and node.name == old:
+            node.parent, node.name = target, new
+
+    def _swap(
+        self, source: Directory, old: bytes, node: Node, target: Directory, new: bytes, there: Node
+    ) -> None:
+        source.children[old], target.children[new] = there, node
+        for moved, before, after in (
+            (node, (source, old), (target, new)),
+            (there, (target, new), (source, old)),
+        ):
+            if moved.links is not None:
+                moved.links.remove(before)
+                moved.links.append(after)
+            if (moved.parent, moved.name) == before:
+                moved.parent, moved.name = after
+
+    # -- shared ------------------------------------------------------------------------------------
+
+    def _unlinked(self, directory: Directory, name: bytes, node: Node, now: int) -> None:
+        self.table.detach(directory, name)
+        node.nlink = max(0, node.nlink - 1) if not node.is_dir else 0
+        node.ctime_ns = now
+
+    def _entry_changed(self, directory: Directory, now: int, subdirectories: int) -> None:
+        directory.mtime_ns = directory.ctime_ns = now
+        if directory.nlink > 1:
+            # Some file systems (btrfs) say 1 for every directory: then it stays.
+            directory.nlink = max(2, directory.nlink + subdirectories)
+
+    def _check_entry_change(self, directory: Directory, name: bytes) -> None:
+        if directory.parent is None and directory is not self.table.root:
+            raise oserror(errno.ENOENT)
+        if len(name) > NAME_MAX or len(directory.path()) + 1 + len(name) > PATH_MAX:
+            raise oserror(errno.ENAMETOOLONG)
+        if not self.user.may(directory, WRITE | EXECUTE):
+            raise oserror(errno.EACCES)
+
+    def _check_removal(self, directory: Directory, node: Node) -> None:
+        if not self.user.may(directory, WRITE | EXECUTE):
+            raise oserror(errno.EACCES)
+        if not self.user.may_remove(directory, node):
+            raise oserror(errno.EPERM)
+
+
+_MAKE = {stat.S_IFREG: Kind.CREATE, stat.S_IFDIR: Kind.MKDIR, stat.S_IFLNK: Kind.SYMLINK}

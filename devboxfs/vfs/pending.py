@@ -1,0 +1,230 @@
+"""Our changes between their acknowledgement and the box's outcome.
+
+What they hold in the table, and what the outcome does to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+from sealos_devbox import Attributes, Version
+
+from devboxfs.core.node import Directory, Node
+from devboxfs.core.ops import Operation
+from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.content_cache import ContentCache, ContentKey
+from devboxfs.vfs.table import Table
+from devboxfs.writeback.seams import ConflictReport, Settled
+from devboxfs.writeback.writeback import WriteBack
+
+__all__ = ["Pending"]
+
+log = logging.getLogger(__name__)
+
+Names = tuple[tuple[Directory, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What one operation holds until it is settled."""
+
+    nodes: tuple[Node, ...]
+    names: Names
+    move: bool
+
+
+class Pending:
+    """Registers operations, and hears what became of them (a writeback.seams.Listener)."""
+
+    def __init__(
+        self, table: Table, writeback: WriteBack, cache: ContentCache, clock: BoxClock
+    ) -> None:
+        self.table = table
+        self.writeback = writeback
+        self.cache = cache
+        self.clock = clock
+        self.conflicts: list[ConflictReport] = []
+        self.trouble_errno = 0
+        self._held: dict[int, _Held] = {}
+        self._moves = 0
+        self._no_moves = trio.Event()
+        self._no_moves.set()
+
+    # -- before the outcome ------------------------------------------------------------------------
+
+    def oid(self, node: Node) -> int:
+        """Return the object's identity in the journal, a new one when nothing is pending on it."""
+        if not node.oid:
+            node.oid = self.writeback.next_oid()
+            self.table.by_oid[node.oid] = node
+        return node.oid
+
+    def base(self, node: Node) -> Version | None:
+        """Return the box version that an operation on the object starts from.
+
+        None when earlier ones are pending.
+        """
+        return None if node.pending or node.box is None else node.box.version
+
+    def append(
+        self,
+        operation: Operation,
+        nodes: tuple[Node, ...],
+        names: Names = (),
+        *,
+        move: bool = False,
+    ) -> None:
+        """Journal an operation, then let it hold its objects and names.
+
+        Raises OSError(ENOSPC) with nothing changed.
+        """
+        self.writeback.append(operation)
+        self.hold(operation.seq, nodes, names, move=move)
+
+    def hold(
+        self, seq: int, nodes: tuple[Node, ...], names: Names = (), *, move: bool = False
+    ) -> None:
+        """An operation was journalled: it holds its objects and names from now on."""
+        for node in nodes:
+            node.pending += 1
+            node.last_seq = seq
+            node.unsynced = True
+        for directory, name in names:
+            directory.hold(name)
+        if move:
+            self._moves += 1
+            if self._no_moves.is_set():
+                self._no_moves = trio.Event()
+        self._held[seq] = _Held(nodes, names, move)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a directory's rename is unsettled.
+
+        Paths below it differ between here and the box.
+        """
+        return self._moves > 0
+
+    async def wait_moves(self) -> None:
+        """Wait until no directory's rename is unsettled."""
+        while self._moves:
+            await self._no_moves.wait()
+
+    async def settle(self, node: Node) -> None:
+        """Have everything up to the object's last operation flushed."""
+        await self.writeback.sync([], node.last_seq, sync_box=False)
+
+    # -- the outcome -------------------------------------------------------------------------------
+
+    def settled(self, batch: Settled) -> None:
+        """Take note of a batch's outcomes (Listener)."""
+        touched: dict[int, Node] = {}
+        names: list[tuple[Directory, bytes]] = []
+        for seq in batch.seqs:
+            held = self._held.pop(seq, None)
+            if held is None:
+                continue
+            for node in held.nodes:
+                node.pending -= 1
+                touched[id(node)] = node
+            names.extend(held.names)
+            if held.move:
+                self._moves -= 1
+                if self._moves == 0:
+                    self._no_moves.set()
+        for oid, attr in batch.objects.items():
+            known = self.table.by_oid.get(oid)
+            if known is not None:
+                touched[id(known)] = known
+                self._object_outcome(known, attr, batch)
+        for oid, error in batch.errors.items():
+            self._failed(oid, error)
+        for report in batch.conflicts:
+            self._conflict(report)
+        for directory, name in names:
+            self.table.name_settled(directory, name, batch.event)
+        for node in touched.values():
+            if not node.pending:
+                if node.box is not None:
+                    node.content = None
+                if node.oid and (node.box is not None or node.parent is None):
+                    self.table.by_oid.pop(node.oid, None)
+                    node.oid = 0
+                self.table.object_settled(node, batch.event)
+
+    def trouble(self, errno: int, oids: set[int]) -> None:
+        """The box refuses changes, or takes them again (Listener)."""
+        self.trouble_errno = errno
+        if errno:
+            for oid in oids:
+                self._failed(oid, errno)
+
+    def _object_outcome(self, node: Node, attr: Attributes | None, batch: Settled) -> None:
+        if attr is None:
+            if node.parent is None:
+                node.box = None
+            return
+        node.box = attr
+        if attr.ino != node.ino or attr.ctime_ns != node.ctime_ns:
+            self.table.numbers.record(attr, node.ino, node.ctime_ns)
+        if attr.nlink > 1:
+            self.table.note_hard_link(node)
+        image = batch.contents.get(node.oid)
+        if image is not None:
+            base = node.content.base if node.content is not None else None
+            self.cache.put_image(
+                ContentKey.of(attr.version),
+                image,
+                base=ContentKey.of(base) if base is not None else None,
+            )
+        content = node.content
+        if content is not None:
+            # The extents that were flushed stay: their bytes equal those of the new base, which is
+            # what base regions are read from.
+            content.base = attr.version
+
+    def _failed(self, oid: int, error: int) -> None:
+        node = self.table.by_oid.get(oid)
+        if node is None:
+            return
+        node.error = error
+        node.error_count += 1
+        for directory, _name in node.names():
+            self.table.rescan(directory)
+
+    def _conflict(self, report: ConflictReport) -> None:
+        """The box's version keeps the name; ours moves to its conflict name with its open files."""
+        self.conflicts.append(report)
+        table = self.table
+        parent_path, _, name = report.path.rpartition(b"/")
+        parent = table.resolve(parent_path)
+        node = table.by_oid.get(report.oid)
+        log.warning(
+            "conflict on %r: the box's version keeps the name, ours is %r",
+            report.path,
+            report.kept_as or report.stored_at,
+        )
+        if node is not None:
+            node.error_count += 1
+            node.error = 5
+            node.remote = None
+        if not isinstance(parent, Directory):
+            return
+        if node is not None and parent.children.get(name) is node:
+            table.kernel.entry(parent, name)
+            if report.kept_as is not None and report.kept_as.rpartition(b"/")[0] == parent_path:
+                kept = report.kept_as.rpartition(b"/")[2]
+                del parent.children[name]
+                node.parent, node.name, node.links = parent, kept, None
+                parent.children[kept] = node
+                node.box = None
+                table.kernel.entry(parent, kept)
+            elif report.remote is None or node.box is None or node.box.ino != report.remote.ino:
+                table.detach(parent, name)
+            else:
+                node.content = None
+                node.box = None
+                table.update(node, report.remote, 0) if not node.pending else None
+        table.rescan(parent)

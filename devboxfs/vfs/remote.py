@@ -1,0 +1,316 @@
+"""How the box's state reaches the table: listings on demand, the snapshot, and pushed events.
+
+The watch is started first, then the root is listed, then the snapshot streams in; a directory that
+is asked for before the snapshot reached it is listed at once, by one request however many ask.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from dataclasses import dataclass
+
+import trio
+from sealos_devbox import Attributes, BoxFileError, Event, FileTransport, TransportError
+
+from devboxfs.core.node import Directory, Node
+from devboxfs.vfs.link import BoxLink, LinkState
+from devboxfs.vfs.pending import Pending
+from devboxfs.vfs.table import Table
+
+__all__ = ["Remote", "RemoteStatistics"]
+
+log = logging.getLogger(__name__)
+
+OVERFLOW = 0x4000
+UNMOUNTED = 0x2000
+SLICE = 256
+"""Entries merged between two checkpoints: about a millisecond."""
+NAMESPACE_TIMEOUT = 2.0
+"""While the link is down, handlers under a directory lock of the kernel answer within this."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStatistics:
+    """Figures over the life of the mount."""
+
+    events: int
+    listings: int
+    snapshot_complete: bool
+    snapshot_entries: int
+
+
+class Remote:
+    """Keeps the table true."""
+
+    def __init__(self, table: Table, link: BoxLink, pending: Pending) -> None:
+        self.table = table
+        self.link = link
+        self.pending = pending
+        self.snapshot_complete = False
+        self._snapshot_entries = 0
+        self._events = 0
+        self._listings = 0
+        self._loading: dict[int, trio.Event] = {}
+        self._failures: dict[int, OSError] = {}
+        self._rescans: dict[int, Directory] = {}
+        self._rescan_wanted = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        table.rescan = self.request_rescan
+
+    def statistics(self) -> RemoteStatistics:
+        """Return a frozen snapshot."""
+        return RemoteStatistics(
+            self._events, self._listings, self.snapshot_complete, self._snapshot_entries
+        )
+
+    def request_rescan(self, directory: Directory) -> None:
+        """List a directory again soon."""
+        self._rescans[directory.ino] = directory
+        self._rescan_wanted.set()
+
+    # -- on demand ---------------------------------------------------------------------------------
+
+    async def load(self, directory: Directory) -> None:
+        """Make a directory complete; one request however many wait. Raises OSError."""
+        if directory.complete:
+            return
+        ino = directory.ino
+        deadline = self.link.deadline()
+        if not self.link.online:
+            deadline = min(deadline, trio.current_time() + NAMESPACE_TIMEOUT)
+        with trio.move_on_at(deadline):
+            while not directory.complete:
+                loading = self._loading.get(ino)
+                if loading is None:
+                    if self._nursery is None:
+                        raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    loading = self._loading[ino] = trio.Event()
+                    self._failures.pop(ino, None)
+                    # The request belongs to the mount, not to the caller who happened to be first
+                    # and may be cancelled.
+                    self._nursery.start_soon(self._load_task, directory, loading)
+                await loading.wait()
+                failure = self._failures.pop(ino, None)
+                if failure is not None:
+                    raise OSError(failure.errno, failure.strerror)
+            return
+        raise OSError(
+            errno.EIO if not self.link.online else errno.ETIMEDOUT, "the box did not answer in time"
+        )
+
+    async def _load_task(self, directory: Directory, done: trio.Event) -> None:
+        try:
+            with trio.move_on_after(self.link.timeout) as scope:
+                await self._list(directory)
+            if scope.cancelled_caught:
+                self._failures[directory.ino] = TimeoutError(
+                    errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)
+                )
+        except BoxFileError as exc:
+            self._failures[directory.ino] = exc
+        finally:
+            self._loading.pop(directory.ino, None)
+            done.set()
+
+    async def _list(self, directory: Directory) -> None:
+        """List a directory and merge it; repeats over reconnects."""
+        transport = await self.link.wait_transport()
+        while True:
+            await self.pending.wait_moves()
+            self.table.log.begin()
+            try:
+                event, attr, entries = await transport.list(directory.path())
+                self._listings += 1
+                await self._merge(directory, entries, event)
+                if directory is self.table.root or directory.parent is not None:
+                    self.table.update(directory, attr, event)
+                return
+            except TransportError:
+                transport = await self.link.wait_transport(transport)
+            finally:
+                self.table.log.end()
+
+    async def _merge(
+        self, directory: Directory, entries: list[tuple[bytes, Attributes]], event: int
+    ) -> None:
+        for start in range(0, len(entries), SLICE):
+            self.table.merge(directory, entries[start : start + SLICE], event)
+            if start + SLICE < len(entries):
+                await trio.lowlevel.checkpoint()
+        self.table.finish_merge(directory, {name for name, _attr in entries}, event)
+
+    async def refresh(self, node: Node) -> None:
+        """Bring one object up to date after the box said ESTALE or ENOENT of what is shown.
+
+        Raises OSError.
+        """
+        if node.pending:
+            with trio.move_on_at(self.link.deadline()) as scope:
+                await self.pending.settle(node)
+            if scope.cancelled_caught:
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            return
+        if node.parent is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        transport = await self._transport_in_time()
+        self.table.log.begin()
+        try:
+            event, attr = await transport.stat(node.path())
+            parent, name = node.parent, node.name
+            if parent is not None and not self.table.log.is_stale(parent.ino, name, event):
+                self.table.remote_name(parent, name, attr, event)
+        except BoxFileError as exc:
+            if exc.errno in (errno.ENOENT, errno.ENOTDIR) and node.parent is not None:
+                self.table.remote_name(node.parent, node.name, None, 0)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
+        finally:
+            self.table.log.end()
+
+    async def _transport_in_time(self) -> FileTransport:
+        with trio.move_on_at(self.link.deadline()):
+            return await self.link.wait_transport()
+        raise OSError(errno.EIO, "the box cannot be reached")
+
+    # -- pushed ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Own the listings on demand and the rescans; runs as long as the mount."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                while True:
+                    await self._rescan_wanted.wait()
+                    self._rescan_wanted = trio.Event()
+                    wanted, self._rescans = self._rescans, {}
+                    for directory in wanted.values():
+                        if directory.parent is None and directory is not self.table.root:
+                            continue
+                        try:
+                            await self._list(directory)
+                        except BoxFileError as exc:
+                            if (
+                                exc.errno in (errno.ENOENT, errno.ENOTDIR)
+                                and directory.parent is not None
+                            ):
+                                self.table.remote_name(directory.parent, directory.name, None, 0)
+                            else:
+                                log.warning("listing %r again failed: %s", directory.path(), exc)
+            finally:
+                self._nursery = None
+
+    async def session(self, transport: FileTransport) -> None:
+        """Watch and snapshot on one connection; ends by an error of the connection."""
+        async with transport.watch(b"") as events:
+            first = await events.receive()
+            if first is None:
+                raise TransportError("the watch ended before it began")
+            self._take(first)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._snapshot, transport)
+                while True:
+                    batch = await events.receive()
+                    if batch is None:
+                        raise TransportError("the watch ended")
+                    for start in range(0, len(batch), SLICE):
+                        self._take(batch[start : start + SLICE])
+                        await trio.lowlevel.checkpoint()
+
+    async def _snapshot(self, transport: FileTransport) -> None:
+        """Bring the whole table up to date."""
+        self.snapshot_complete = False
+        table = self.table
+        parts: dict[bytes, list[tuple[bytes, Attributes]]] = {}
+        oldest: dict[bytes, int] = {}
+        entries = 0
+        table.log.begin()
+        try:
+            await self.pending.wait_moves()
+            async with transport.snapshot(b"") as stream:
+                while (records := await stream.receive()) is not None:
+                    for record in records:
+                        if record.entries is None:
+                            continue
+                        event = min(oldest.get(record.path, record.event), record.event)
+                        if not record.last:
+                            parts.setdefault(record.path, []).extend(record.entries)
+                            oldest[record.path] = event
+                            continue
+                        whole = record.entries
+                        if record.path in parts:
+                            whole = parts.pop(record.path) + whole
+                            oldest.pop(record.path, None)
+                        entries += len(whole)
+                        directory = table.resolve(record.path)
+                        if isinstance(directory, Directory):
+                            await self._merge(directory, whole, event)
+                    await trio.lowlevel.checkpoint()
+            self._snapshot_entries = entries
+            self.snapshot_complete = True
+        except BoxFileError as exc:
+            log.warning("the snapshot of box %s failed: %s", self.link.box.name, exc)
+        finally:
+            table.log.end()
+
+    def _take(self, events: list[Event]) -> None:
+        """Work in events.
+
+        Renames arrive as a removal followed by an appearance that names its origin.
+        """
+        table = self.table
+        moved = {event.moved_from for event in events if event.moved_from is not None}
+        for event in events:
+            self._events += 1
+            if event.mask & UNMOUNTED:
+                log.error("the workspace of box %s is gone", self.link.box.name)
+            if event.mask & OVERFLOW:
+                self._rescan_below(event.path)
+                continue
+            if not event.path:
+                if event.attr is not None:
+                    table.update(table.root, event.attr, event.number)
+                continue
+            parent_path, _, name = event.path.rpartition(b"/")
+            if event.attr is None and event.path in moved:
+                continue
+            origin = event.moved_from
+            directory = table.resolve(parent_path)
+            if origin is not None and not self._moved(origin, directory, name, event):
+                self._gone(origin, event.number)
+                origin = None
+            if origin is None and isinstance(directory, Directory):
+                table.remote_name(directory, name, event.attr, event.number)
+
+    def _moved(self, origin: bytes, target: Node | None, name: bytes, event: Event) -> bool:
+        old_parent, _, old = origin.rpartition(b"/")
+        source = self.table.resolve(old_parent)
+        return (
+            isinstance(source, Directory)
+            and isinstance(target, Directory)
+            and event.attr is not None
+            and self.table.remote_move(source, old, target, name, event.attr, event.number)
+        )
+
+    def _gone(self, path: bytes, number: int) -> None:
+        parent, _, name = path.rpartition(b"/")
+        directory = self.table.resolve(parent)
+        if isinstance(directory, Directory):
+            self.table.remote_name(directory, name, None, number)
+
+    def _rescan_below(self, path: bytes) -> None:
+        """Something below was missed: list every known directory there again."""
+        top = self.table.resolve(path)
+        waiting = [top] if isinstance(top, Directory) else []
+        while waiting:
+            directory = waiting.pop()
+            if directory.complete:
+                self.request_rescan(directory)
+            waiting.extend(
+                child for child in directory.children.values() if isinstance(child, Directory)
+            )
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the table may be behind the box."""
+        return self.link.state is not LinkState.ONLINE or not self.snapshot_complete

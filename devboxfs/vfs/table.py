@@ -1,0 +1,375 @@
+"""The table.
+
+Every known object and name, and the rules by which the box's news and our own changes meet in it.
+
+Everything here is synchronous: a caller sees the table before or after a change, never in between.
+After a change that the kernel may have cached, the kernel is told through `Kernel`, which only
+queues (fuse/notify.py): the table changes first, always.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from sealos_devbox import Attributes
+
+from devboxfs.core.event_log import OWN, EventLog
+from devboxfs.core.node import Directory, Node
+
+__all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table"]
+
+ROOT_INO = 1
+PRIVATE_INO = 1 << 48
+"""Inode numbers from here upwards are ours (writeback/identities.py)."""
+
+
+class Kernel(Protocol):
+    """What the kernel may have cached and has to forget. Both only queue."""
+
+    def entry(self, directory: Node, name: bytes) -> None:
+        """Forget the name, or that it is absent."""
+        ...
+
+    def inode(self, node: Node, *, content: bool) -> None:
+        """Forget the attributes; with `content` the pages too."""
+        ...
+
+
+class InodeNumbers(Protocol):
+    """Shown inode numbers that outlive a mount."""
+
+    def shown(self, attr: Attributes) -> tuple[int, int] | None:
+        """Return (shown ino, shown ctime_ns) of what a flush of ours left in this state."""
+        ...
+
+    def next_ino(self) -> int:
+        """Return a number that was never given before."""
+        ...
+
+    def record(self, attr: Attributes, shown_ino: int, shown_ctime_ns: int) -> None:
+        """Remember how an object is shown; written behind."""
+        ...
+
+
+class Table:
+    """Nodes by number, names by directory."""
+
+    def __init__(self, root: Attributes, numbers: InodeNumbers, kernel: Kernel) -> None:
+        self.numbers = numbers
+        self.kernel = kernel
+        self.log = EventLog()
+        self.root = Directory(ROOT_INO, root, root)
+        self.nodes: dict[int, Node] = {ROOT_INO: self.root}
+        self.by_oid: dict[int, Node] = {}
+        self.rescan: Callable[[Directory], None] = lambda _directory: None
+        """Asks for a listing of a directory whose state is in doubt; set by vfs/remote.py."""
+        self._hard_links: dict[int, Node] = {}
+
+    # -- numbers and names -------------------------------------------------------------------------
+
+    def adopt(self, attr: Attributes) -> Node:
+        """Return the node for an object of the box.
+
+        A known one for another name of it, else a new one.
+        """
+        is_dir = stat.S_ISDIR(attr.mode)
+        if not is_dir and attr.nlink > 1:
+            known = self._hard_links.get(attr.ino)
+            if known is not None and stat.S_IFMT(known.mode) == stat.S_IFMT(attr.mode):
+                return known
+        shown = self.numbers.shown(attr)
+        ino = shown[0] if shown is not None else attr.ino
+        if ino in self.nodes or ino <= ROOT_INO or (shown is None and ino >= PRIVATE_INO):
+            ino = self.numbers.next_ino()
+        node = Directory(ino, attr, attr) if is_dir else Node(ino, attr, attr)
+        if shown is not None:
+            node.ctime_ns = shown[1]
+        self.nodes[ino] = node
+        if not is_dir and attr.nlink > 1:
+            self._hard_links[attr.ino] = node
+        return node
+
+    def create(self, attr: Attributes) -> Node:
+        """Make a node for an object that the box does not have yet."""
+        ino = self.numbers.next_ino()
+        node = Directory(ino, attr, None) if stat.S_ISDIR(attr.mode) else Node(ino, attr, None)
+        if isinstance(node, Directory):
+            node.complete = True
+        self.nodes[ino] = node
+        return node
+
+    def attach(self, directory: Directory, name: bytes, node: Node) -> None:
+        """Give the object a name; one that stands there is detached."""
+        there = directory.children.get(name)
+        if there is node:
+            return
+        if there is not None:
+            self.detach(directory, name)
+        directory.children[name] = node
+        if node.parent is None:
+            node.parent, node.name = directory, name
+        else:
+            if node.links is None:
+                node.links = [(node.parent, node.name)]
+            node.links.append((directory, name))
+
+    def detach(self, directory: Directory, name: bytes) -> Node:
+        """Take a name away. The node lives on while the kernel or an open file refers to it."""
+        node = directory.children.pop(name)
+        if node.links is not None:
+            node.links.remove((directory, name))
+            if node.parent is directory and node.name == name:
+                node.parent, node.name = node.links[0]
+            if len(node.links) == 1:
+                node.links = None
+        else:
+            node.parent, node.name = None, b""
+            self.drop_if_unused(node)
+        return node
+
+    def drop_if_unused(self, node: Node) -> None:
+        """Forget a node that has no name and that nobody refers to."""
+        if (
+            node.parent is None
+            and node is not self.root
+            and node.lookups <= 0
+            and node.opens <= 0
+            and not node.pending
+        ):
+            self.nodes.pop(node.ino, None)
+            if node.box is not None and self._hard_links.get(node.box.ino) is node:
+                del self._hard_links[node.box.ino]
+
+    def note_hard_link(self, node: Node) -> None:
+        """The object has, or had, several names in the box."""
+        if node.box is not None and not node.is_dir:
+            self._hard_links[node.box.ino] = node
+
+    def resolve(self, path: bytes) -> Node | None:
+        """Return the node at a path, None when it is not known."""
+        node: Node = self.root
+        if path:
+            for part in path.split(b"/"):
+                if not isinstance(node, Directory):
+                    return None
+                child = node.children.get(part)
+                if child is None:
+                    return None
+                node = child
+        return node
+
+    # -- news from the box -------------------------------------------------------------------------
+
+    def merge(
+        self, directory: Directory, entries: Iterable[tuple[bytes, Attributes]], event: int
+    ) -> None:
+        """Work in entries of a listing that is as old as `event`."""
+        children = directory.children
+        stale, held = self.log.is_stale, directory.held
+        for name, attr in entries:
+            if directory.pending_names is not None and held(name):
+                self._stash(directory, name, event, attr)
+            elif not stale(directory.ino, name, event):
+                if name in children:
+                    self._put_remote(directory, name, attr, event)
+                else:
+                    node = self.adopt(attr)
+                    self.attach(directory, name, node)
+                    if directory.complete:
+                        # Absence was an answer: the kernel may have cached it.
+                        self.kernel.entry(directory, name)
+
+    def finish_merge(self, directory: Directory, names: set[bytes], event: int) -> None:
+        """All entries of the listing were merged: what is not among them is gone."""
+        for name in [n for n in directory.children if n not in names]:
+            if directory.held(name):
+                self._stash(directory, name, event, None)
+            elif not self.log.is_stale(directory.ino, name, event):
+                self.remove_remote(directory, name)
+        directory.complete = True
+
+    def update(self, node: Node, attr: Attributes, event: int) -> None:
+        """Work in the state of an object that is as old as `event`."""
+        if node.pending:
+            if node.remote is None or node.remote[0] <= event:
+                node.remote = (event, attr)
+            return
+        old = node.box
+        if old is not None and old.version.matches(attr.version) and old.mode == attr.mode:
+            if old.sha256 is None:
+                node.box = attr  # else keep the digest: the content cache knows the version with it
+            return
+        node.box = attr
+        if isinstance(node, Directory):
+            # Entries' changes of our own move the times in the box; what is shown stays while the
+            # rest agrees.
+            if (node.mode, node.uid, node.gid, node.mtime_ns) == (
+                attr.mode,
+                attr.uid,
+                attr.gid,
+                attr.mtime_ns,
+            ) or node.pending_names is not None:
+                return
+            nlink = node.nlink
+            node.show(attr)
+            if node.complete:
+                node.nlink = nlink
+            self.kernel.inode(node, content=False)
+            return
+        changed = old is None or (old.size, old.mtime_ns, old.sha256) != (
+            attr.size,
+            attr.mtime_ns,
+            attr.sha256,
+        )
+        node.show(attr)
+        node.xattrs = None
+        if changed:
+            node.content = None
+        if attr.nlink > 1:
+            self.note_hard_link(node)
+        self.kernel.inode(node, content=changed)
+
+    def remote_name(
+        self, directory: Directory, name: bytes, attr: Attributes | None, event: int
+    ) -> None:
+        """Work in an event: the name now has this state, or is gone."""
+        if directory.held(name):
+            self._stash(directory, name, event, attr)
+            return
+        self.log.note(directory.ino, name, event)
+        if attr is not None:
+            if name in directory.children or directory.complete:
+                self._put_remote(directory, name, attr, event)
+        elif name in directory.children:
+            self.remove_remote(directory, name)
+
+    def remote_move(
+        self,
+        source: Directory,
+        old: bytes,
+        target: Directory,
+        new: bytes,
+        attr: Attributes,
+        event: int,
+    ) -> bool:
+        """Work in a rename in the box.
+
+        False when it has to be taken as a removal and an appearance.
+        """
+        node = source.children.get(old)
+        if (
+            node is None
+            or node.box is None
+            or node.box.ino != attr.ino
+            or node.pending
+            or source.held(old)
+            or target.held(new)
+            or node.links is not None
+        ):
+            return False
+        self.log.note(source.ino, old, event)
+        self.log.note(target.ino, new, event)
+        there = target.children.get(new)
+        if there is not None:
+            self.remove_remote(target, new)
+        del source.children[old]
+        node.parent, node.name = target, new
+        target.children[new] = node
+        self.kernel.entry(source, old)
+        self.kernel.entry(target, new)
+        self.update(node, attr, event)
+        return True
+
+    def remove_remote(self, directory: Directory, name: bytes) -> None:
+        """A name is gone in the box."""
+        node = self.detach(directory, name)
+        self.kernel.entry(directory, name)
+        if isinstance(node, Directory):
+            self._abandon(node)
+            directory.nlink = (
+                max(2, directory.nlink - 1) if directory.nlink > 1 else directory.nlink
+            )
+        elif node.parent is None:
+            node.nlink = 0
+            self.kernel.inode(node, content=False)
+        else:
+            node.nlink = max(1, node.nlink - 1)
+
+    def _put_remote(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> None:
+        child = directory.children.get(name)
+        if child is not None and _same_object(child, attr):
+            self.update(child, attr, event)
+            return
+        if child is not None:
+            if child.box is None and child.pending:
+                # Made here under a name that is free again only because it moved: its outcome is
+                # still to come.
+                child.remote = (event, attr)
+                return
+            self.remove_remote(directory, name)
+        node = self.adopt(attr)
+        if node.parent is not None:
+            self.update(node, attr, event)
+        self.attach(directory, name, node)
+        if isinstance(node, Directory) and directory.nlink > 1:
+            directory.nlink += 1
+        self.kernel.entry(directory, name)
+
+    def _stash(
+        self, directory: Directory, name: bytes, event: int, attr: Attributes | None
+    ) -> None:
+        if directory.stash is None:
+            directory.stash = {}
+        there = directory.stash.get(name)
+        if there is None or there[0] <= event:
+            directory.stash[name] = (event, attr)
+
+    def _abandon(self, directory: Directory) -> None:
+        """A directory is gone: so is everything below."""
+        waiting = [directory]
+        while waiting:
+            gone = waiting.pop()
+            for name in list(gone.children):
+                node = self.detach(gone, name)
+                if isinstance(node, Directory):
+                    waiting.append(node)
+                self.kernel.entry(gone, name)
+
+    # -- our own changes ---------------------------------------------------------------------------
+
+    def name_settled(self, directory: Directory, name: bytes, event: int) -> None:
+        """An operation of ours on a name has its outcome, which is as old as `event`."""
+        self.log.note(directory.ino, name, OWN)
+        if not directory.release(name):
+            return
+        if directory.stash is not None:
+            heard = directory.stash.pop(name, None)
+            if not directory.stash:
+                directory.stash = None
+            if heard is not None and heard[0] > event:
+                self.remote_name(directory, name, heard[1], heard[0])
+
+    def object_settled(self, node: Node, event: int) -> None:
+        """All operations of ours on an object have their outcomes.
+
+        `node.box` is the last of them.
+        """
+        for directory, name in node.names():
+            self.log.note(directory.ino, name, OWN)
+        heard, node.remote = node.remote, None
+        if heard is not None and heard[0] > event and heard[1] is not None:
+            if node.box is None or node.box.ino == heard[1].ino:
+                self.update(node, heard[1], heard[0])
+            elif node.parent is not None:
+                self.rescan(node.parent)
+        self.drop_if_unused(node)
+
+
+def _same_object(node: Node, attr: Attributes) -> bool:
+    """Whether the box's attributes are those of this node, by number and type."""
+    box = node.box
+    return (
+        box is not None and box.ino == attr.ino and stat.S_IFMT(box.mode) == stat.S_IFMT(attr.mode)
+    )
