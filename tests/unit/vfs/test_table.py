@@ -1,0 +1,299 @@
+"""The table: news from the box and changes of our own, in every order."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+
+import pytest
+
+from devboxfs.core.node import Directory, Node
+from devboxfs.vfs.table import ROOT_INO, Table
+from sealos_devbox import Attributes
+
+FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
+
+
+def attributes(
+    ino: int, *, mode: int = FILE, size: int = 0, time: int = 1, nlink: int = 1
+) -> Attributes:
+    return Attributes(mode, nlink, 1000, 1000, size, ino, time, time, time)
+
+
+@dataclass
+class Numbers:
+    known: dict[int, tuple[int, int]] = field(default_factory=dict)
+    recorded: list[tuple[int, int, int]] = field(default_factory=list)
+    counter: int = 1 << 48
+
+    def shown(self, attr: Attributes) -> tuple[int, int] | None:
+        return self.known.get(attr.ino)
+
+    def next_ino(self) -> int:
+        self.counter += 1
+        return self.counter
+
+    def record(self, attr: Attributes, shown_ino: int, shown_ctime_ns: int) -> None:
+        self.recorded.append((attr.ino, shown_ino, shown_ctime_ns))
+
+
+@dataclass
+class Told:
+    """What the kernel was told to forget."""
+
+    entries: list[tuple[int, bytes]] = field(default_factory=list)
+    inodes: list[tuple[int, bool]] = field(default_factory=list)
+
+    def entry(self, directory: Node, name: bytes) -> None:
+        self.entries.append((directory.ino, name))
+
+    def inode(self, node: Node, *, content: bool) -> None:
+        self.inodes.append((node.ino, content))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def table(told: Told) -> Table:
+    return Table(attributes(2, mode=DIRECTORY, nlink=2), Numbers(), told)
+
+
+def listing(
+    table: Table, directory: Directory, entries: dict[bytes, Attributes], event: int = 0
+) -> None:
+    table.merge(directory, entries.items(), event)
+    table.finish_merge(directory, set(entries), event)
+
+
+def local(table: Table, directory: Directory, name: bytes, mode: int = FILE) -> Node:
+    """Create an object as vfs/namespace.py does."""
+    node = table.create(attributes(0, mode=mode, nlink=2 if stat.S_ISDIR(mode) else 1))
+    node.pending = 1
+    directory.hold(name)
+    table.attach(directory, name, node)
+    return node
+
+
+def settle(
+    table: Table, directory: Directory, name: bytes, node: Node, box: Attributes | None, event: int
+) -> None:
+    node.pending -= 1
+    node.box = box
+    table.name_settled(directory, name, event)
+    if not node.pending:
+        table.object_settled(node, event)
+
+
+def test_the_root_has_the_number_that_fuse_wants(table: Table) -> None:
+    assert table.root.ino == ROOT_INO
+    assert table.resolve(b"") is table.root
+
+
+def test_a_listing_makes_a_directory_complete(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10), b"d": attributes(11, mode=DIRECTORY)})
+    assert table.root.complete
+    assert set(table.root.children) == {b"a", b"d"}
+    assert isinstance(table.root.children[b"d"], Directory)
+    assert not table.root.children[b"d"].complete
+
+
+def test_the_box_inode_number_is_shown_unless_it_is_taken(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10), b"b": attributes(10), b"c": attributes(1)})
+    numbers = [table.root.children[name].ino for name in (b"a", b"b", b"c")]
+    assert numbers[0] == 10
+    assert all(number > 1 << 48 for number in numbers[1:])
+    assert len(set(numbers)) == 3
+
+
+def test_hard_links_of_the_box_are_one_node(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10, nlink=2), b"b": attributes(10, nlink=2)})
+    node = table.root.children[b"a"]
+    assert table.root.children[b"b"] is node
+    assert node.names() == [(table.root, b"a"), (table.root, b"b")]
+    table.remove_remote(table.root, b"a")
+    assert node.names() == [(table.root, b"b")]
+    assert node.path() == b"b"
+
+
+def test_an_event_changes_attributes_and_tells_the_kernel(table: Table, told: Told) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    table.remote_name(table.root, b"a", attributes(10, size=5, time=2), 1)
+    assert table.root.children[b"a"].size == 5
+    assert told.inodes == [(10, True)]
+
+
+def test_a_change_of_mode_alone_keeps_the_pages(table: Table, told: Told) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    changed = replace_attributes(attributes(10), mode=stat.S_IFREG | 0o600, ctime_ns=9)
+    table.remote_name(table.root, b"a", changed, 1)
+    assert told.inodes == [(10, False)]
+
+
+def replace_attributes(attr: Attributes, **changes: int) -> Attributes:
+    values = {name: getattr(attr, name) for name in attr.__struct_fields__}
+    return Attributes(**{**values, **changes})
+
+
+def test_a_foreign_replacement_is_a_new_node(table: Table, told: Told) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    old = table.root.children[b"a"]
+    old.lookups = 1
+    table.remote_name(table.root, b"a", attributes(20), 1)
+    assert table.root.children[b"a"] is not old
+    assert old.parent is None
+    assert (ROOT_INO, b"a") in told.entries
+
+
+def test_a_foreign_rename_keeps_the_node(table: Table, told: Told) -> None:
+    listing(table, table.root, {b"a": attributes(10), b"d": attributes(11, mode=DIRECTORY)})
+    directory = table.root.children[b"d"]
+    assert isinstance(directory, Directory)
+    listing(table, directory, {})
+    node = table.root.children[b"a"]
+    assert table.remote_move(table.root, b"a", directory, b"b", attributes(10, time=1), 3)
+    assert directory.children == {b"b": node}
+    assert node.path() == b"d/b"
+    assert {(ROOT_INO, b"a"), (11, b"b")} <= set(told.entries)
+
+
+def test_a_removal_in_the_box_takes_the_tree_below_with_it(table: Table) -> None:
+    listing(table, table.root, {b"d": attributes(11, mode=DIRECTORY)})
+    directory = table.root.children[b"d"]
+    assert isinstance(directory, Directory)
+    listing(table, directory, {b"x": attributes(12)})
+    table.remote_name(table.root, b"d", None, 1)
+    assert table.root.children == {}
+    assert set(table.nodes) == {ROOT_INO}
+
+
+def test_what_the_kernel_holds_stays_known_until_it_forgets(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    node = table.root.children[b"a"]
+    node.lookups = 1
+    table.remote_name(table.root, b"a", None, 1)
+    assert table.nodes[10] is node
+    node.lookups = 0
+    table.drop_if_unused(node)
+    assert 10 not in table.nodes
+
+
+def test_an_answer_older_than_an_event_is_discarded(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    table.log.begin()
+    table.remote_name(table.root, b"a", attributes(10, size=7, time=7), 5)
+    table.remote_name(table.root, b"b", attributes(20), 6)
+    table.remote_name(table.root, b"c", None, 7)
+    listing(table, table.root, {b"a": attributes(10), b"c": attributes(30)}, event=4)
+    table.log.end()
+    assert table.root.children[b"a"].size == 7
+    assert set(table.root.children) == {b"a", b"b"}
+
+
+def test_an_answer_as_new_as_the_event_is_taken(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    table.log.begin()
+    table.remote_name(table.root, b"a", attributes(10, size=7, time=7), 5)
+    listing(table, table.root, {b"a": attributes(10, size=9, time=9)}, event=5)
+    table.log.end()
+    assert table.root.children[b"a"].size == 9
+
+
+def test_a_name_of_ours_survives_a_listing_that_does_not_have_it(table: Table) -> None:
+    listing(table, table.root, {})
+    node = local(table, table.root, b"mine")
+    listing(table, table.root, {}, event=1)
+    assert table.root.children[b"mine"] is node
+
+
+def test_a_name_removed_here_does_not_come_back_by_a_listing(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    table.root.hold(b"a")
+    table.detach(table.root, b"a")
+    listing(table, table.root, {b"a": attributes(10)}, event=1)
+    assert b"a" not in table.root.children
+
+
+def test_a_listing_under_way_while_ours_settled_does_not_remove_it(table: Table) -> None:
+    listing(table, table.root, {})
+    node = local(table, table.root, b"mine")
+    table.log.begin()
+    settle(table, table.root, b"mine", node, attributes(50), event=3)
+    listing(table, table.root, {}, event=2)
+    table.log.end()
+    assert table.root.children[b"mine"] is node
+    listing(table, table.root, {b"mine": attributes(50)}, event=3)
+    assert table.root.children[b"mine"] is node
+
+
+def test_a_foreign_change_heard_while_pending_is_shown_when_it_is_newer_than_the_outcome(
+    table: Table,
+) -> None:
+    listing(table, table.root, {})
+    node = local(table, table.root, b"mine")
+    table.remote_name(table.root, b"mine", None, 9)
+    assert table.root.children[b"mine"] is node
+    settle(table, table.root, b"mine", node, attributes(50), event=4)
+    assert b"mine" not in table.root.children
+
+
+def test_a_foreign_change_older_than_the_outcome_is_dropped(table: Table) -> None:
+    listing(table, table.root, {})
+    node = local(table, table.root, b"mine")
+    table.remote_name(table.root, b"mine", None, 3)
+    settle(table, table.root, b"mine", node, attributes(50), event=4)
+    assert table.root.children[b"mine"] is node
+
+
+def test_an_object_with_pending_content_keeps_what_is_shown(table: Table, told: Told) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    node = table.root.children[b"a"]
+    node.pending, node.size = 1, 100
+    table.remote_name(table.root, b"a", attributes(10, size=3, time=3), 8)
+    assert node.size == 100
+    node.pending, node.box = 0, attributes(10, size=100, time=4)
+    table.object_settled(node, 7)
+    assert node.size == 3
+    assert told.inodes == [(10, True)]
+
+
+def test_a_directory_keeps_its_times_when_only_ours_moved_them_in_the_box(
+    table: Table, told: Told
+) -> None:
+    listing(table, table.root, {b"d": attributes(11, mode=DIRECTORY)})
+    directory = table.root.children[b"d"]
+    ctime = directory.ctime_ns
+    table.update(directory, replace_attributes(attributes(11, mode=DIRECTORY), ctime_ns=77), 1)
+    assert directory.ctime_ns == ctime
+    assert told.inodes == []
+
+
+def test_an_object_shown_under_another_number_before_is_shown_so_again(told: Told) -> None:
+    numbers = Numbers(known={10: ((1 << 48) + 5, 4711)})
+    table = Table(attributes(2, mode=DIRECTORY), numbers, told)
+    listing(table, table.root, {b"a": attributes(10)})
+    node = table.root.children[b"a"]
+    assert (node.ino, node.ctime_ns) == ((1 << 48) + 5, 4711)
+
+
+def test_settled_without_a_name_and_without_references_is_forgotten(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    node = table.root.children[b"a"]
+    node.pending = 1
+    table.root.hold(b"a")
+    table.detach(table.root, b"a")
+    assert 10 in table.nodes
+    settle(table, table.root, b"a", node, None, event=1)
+    assert 10 not in table.nodes
+
+
+def test_the_log_is_empty_when_nothing_is_under_way(table: Table) -> None:
+    table.log.begin()
+    table.log.begin()
+    table.remote_name(table.root, b"x", None, 5)
+    table.log.end()
+    assert table.log.is_stale(ROOT_INO, b"x", 4)
+    table.log.end()
+    assert not table.log.is_stale(ROOT_INO, b"x", 4)
