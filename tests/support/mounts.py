@@ -106,8 +106,8 @@ class MountedBox:
         if self.plain:
             return {"pid": 0, "link": {"round_trips": 0, "bytes_sent": 0, "bytes_received": 0}}
         said = self.devboxfs("status", self.mount, "--json").stdout
-        answer = json.loads(said)
-        return answer[0] if isinstance(answer, list) else answer
+        (entry,) = json.loads(said)["mounts"]
+        return entry
 
     def round_trips(self) -> int:
         return int(self.status()["link"]["round_trips"])
@@ -146,7 +146,7 @@ class MountedBox:
         return True
 
     def is_mounted(self) -> bool:
-        return not self.plain and as_launcher(_is_mounted, self.mount)
+        return not self.plain and os.fsencode(self.mount) in _mounts_below(self.home)
 
     def processes(self) -> list[int]:
         """The processes that were started for this mount, by the environment they inherited."""
@@ -157,7 +157,7 @@ class MountedBox:
     def log_tail(self) -> str:
         """The last lines of what the daemon has logged."""
         parts = []
-        for log in sorted(self.home.glob("*/**/*.log")):
+        for log in sorted(self.state.glob("log/*.log*")):
             with contextlib.suppress(OSError):
                 parts.append(f"{log.relative_to(self.home)}:\n{shown(log.read_bytes(), 6000)}")
         return "\n".join(parts) or "(no log)"
@@ -181,13 +181,11 @@ class MountedBox:
 
     def _sweep(self) -> list[str]:
         complaints = []
-        if self.is_mounted():
+        for mount in _mounts_below(self.home):
             # -f aborts the connection, which frees processes that wait for the daemon.
-            for flags in (["-f"], ["-l"]):
-                subprocess.run(["umount", *flags, self.mount], capture_output=True, check=False)
-            if self.is_mounted():
-                argv = ["fusermount3", "-u", "-z", self.mount]
-                subprocess.run(argv, capture_output=True, check=False)
+            for argv in (["umount", "-f"], ["umount", "-l"], ["fusermount3", "-u", "-z"]):
+                if mount in _mounts_below(self.home):
+                    subprocess.run([*argv, mount], capture_output=True, check=False, timeout=20)
         try:
             self.wait_quiet(timeout=5 if not complaints else 0)
         except AssertionError:
@@ -200,10 +198,12 @@ class MountedBox:
         return complaints
 
 
-def _is_mounted(mount: Path) -> bool:
-    point = os.fsencode(mount)
+def _mounts_below(top: Path) -> list[bytes]:
+    """Mount points below a directory, the innermost ones first."""
+    prefix = os.fsencode(top) + b"/"
     lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    return any(line.split()[4] == point for line in lines)
+    points = [line.split()[4] for line in lines]
+    return [point for point in reversed(points) if point.startswith(prefix)]
 
 
 def _processes_with(setting: bytes) -> list[int]:

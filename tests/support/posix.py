@@ -22,8 +22,9 @@ def renameat2(source: Path, target: Path, flags: int) -> None:
 
 
 def outcome(call: Callable[..., object], *arguments: object, **named: object) -> object:
-    """What a call returns, or the name of the error that it raises."""
+    """What a call returns, unless that is a path, or the name of the error that it raises."""
     try:
-        return call(*arguments, **named)
+        result = call(*arguments, **named)
+        return None if isinstance(result, Path) else result
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
