@@ -40,6 +40,7 @@ class Node:
         "box",
         "content",
         "ctime_ns",
+        "doubtful",
         "error",
         "error_count",
         "gid",
@@ -90,6 +91,8 @@ class Node:
         self.content: FileContent | None = None
         self.xattrs: dict[bytes, bytes | None] | None = None
         """Values that were set (None: removed) or fetched."""
+        self.doubtful = False
+        """An operation failed: what is shown may not be what the box has; the next look decides."""
         self.error = 0
         """errno of the last failed flush of this object."""
         self.error_count = 0

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from errno import EIO
 
 import trio
-from sealos_devbox import Attributes, Version
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Operation
@@ -18,6 +18,7 @@ from devboxfs.vfs.content_cache import ContentCache, ContentKey
 from devboxfs.vfs.table import Table
 from devboxfs.writeback.seams import ConflictReport, Settled
 from devboxfs.writeback.writeback import WriteBack
+from sealos_devbox import Attributes, Version
 
 __all__ = ["Pending"]
 
@@ -48,6 +49,7 @@ class Pending:
         self.conflicts: list[ConflictReport] = []
         self.trouble_errno = 0
         self._held: dict[int, _Held] = {}
+        self._kept: dict[int, tuple[Directory, bytes]] = {}
         self._moves = 0
         self._no_moves = trio.Event()
         self._no_moves.set()
@@ -159,72 +161,90 @@ class Pending:
         self.trouble_errno = errno
         if errno:
             for oid in oids:
-                self._failed(oid, errno)
+                node = self.table.by_oid.get(oid)
+                if node is not None:
+                    _note_error(node, errno)
 
     def _object_outcome(self, node: Node, attr: Attributes | None, batch: Settled) -> None:
+        kept = self._kept.pop(node.oid, None)
+        if kept is not None:
+            self.table.name_settled(*kept, batch.event)
         if attr is None:
             if node.parent is None:
                 node.box = None
             return
-        node.box = attr
-        if attr.ino != node.ino or attr.ctime_ns != node.ctime_ns:
-            self.table.numbers.record(attr, node.ino, node.ctime_ns)
-        if attr.nlink > 1:
-            self.table.note_hard_link(node)
+        content = node.content
         image = batch.contents.get(node.oid)
         if image is not None:
-            base = node.content.base if node.content is not None else None
+            base = content.base if content is not None else None
             self.cache.put_image(
                 ContentKey.of(attr.version),
                 image,
                 base=ContentKey.of(base) if base is not None else None,
             )
-        content = node.content
+        node.box = attr
+        if attr.ino != node.ino or attr.ctime_ns != node.ctime_ns:
+            self.table.numbers.record(attr, node.ino, node.ctime_ns)
+        if attr.nlink > 1:
+            self.table.note_hard_link(node)
         if content is not None:
             # The extents that were flushed stay: their bytes equal those of the new base, which is
             # what base regions are read from.
             content.base = attr.version
 
     def _failed(self, oid: int, error: int) -> None:
+        """The box refused an operation for good: what it has is shown again."""
         node = self.table.by_oid.get(oid)
         if node is None:
             return
-        node.error = error
-        node.error_count += 1
+        _note_error(node, error)
+        node.doubtful = True
         for directory, _name in node.names():
             self.table.rescan(directory)
 
     def _conflict(self, report: ConflictReport) -> None:
         """The box's version keeps the name; ours moves to its conflict name with its open files."""
         self.conflicts.append(report)
+        log.warning(
+            "conflict on %r: the box's version keeps the name; ours: %r",
+            report.path,
+            report.kept_as or report.stored_at,
+        )
         table = self.table
         parent_path, _, name = report.path.rpartition(b"/")
         parent = table.resolve(parent_path)
         node = table.by_oid.get(report.oid)
-        log.warning(
-            "conflict on %r: the box's version keeps the name, ours is %r",
-            report.path,
-            report.kept_as or report.stored_at,
-        )
         if node is not None:
-            node.error_count += 1
-            node.error = 5
-            node.remote = None
+            _note_error(node, EIO)
+            node.doubtful = True
         if not isinstance(parent, Directory):
             return
-        if node is not None and parent.children.get(name) is node:
-            table.kernel.entry(parent, name)
-            if report.kept_as is not None and report.kept_as.rpartition(b"/")[0] == parent_path:
-                kept = report.kept_as.rpartition(b"/")[2]
-                del parent.children[name]
-                node.parent, node.name, node.links = parent, kept, None
-                parent.children[kept] = node
-                node.box = None
-                table.kernel.entry(parent, kept)
-            elif report.remote is None or node.box is None or node.box.ino != report.remote.ino:
+        if node is not None and parent.children.get(name) is node and not node.is_dir:
+            if report.kept_as is not None:
+                self._move_aside(node, parent, name, report.kept_as)
+            elif report.stored_at is not None:
                 table.detach(parent, name)
-            else:
-                node.content = None
-                node.box = None
-                table.update(node, report.remote, 0) if not node.pending else None
+            table.kernel.entry(parent, name)
         table.rescan(parent)
+
+    def _move_aside(self, node: Node, parent: Directory, name: bytes, path: bytes) -> None:
+        """Give the object its conflict name, which is held until the box has it."""
+        table = self.table
+        where, _, kept = path.rpartition(b"/")
+        target = table.resolve(where)
+        if not isinstance(target, Directory):
+            table.detach(parent, name)
+            return
+        node.pending += 1  # detach() must not forget it
+        table.detach(parent, name)
+        node.pending -= 1
+        table.attach(target, kept, node)
+        node.box = None
+        target.hold(kept)
+        self._kept[node.oid] = (target, kept)
+        table.kernel.entry(target, kept)
+
+
+def _note_error(node: Node, error: int) -> None:
+    node.error = error
+    node.error_count += 1

@@ -13,10 +13,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from sealos_devbox import Attributes
-
 from devboxfs.core.event_log import OWN, EventLog
 from devboxfs.core.node import Directory, Node
+from sealos_devbox import Attributes
 
 __all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table"]
 
@@ -197,20 +196,23 @@ class Table:
                 node.remote = (event, attr)
             return
         old = node.box
-        if old is not None and old.version.matches(attr.version) and old.mode == attr.mode:
+        if (
+            old is not None
+            and not node.doubtful
+            and old.mode == attr.mode
+            and old.version.matches(attr.version)
+        ):
             if old.sha256 is None:
                 node.box = attr  # else keep the digest: the content cache knows the version with it
             return
         node.box = attr
+        doubtful, node.doubtful = node.doubtful, False
         if isinstance(node, Directory):
             # Entries' changes of our own move the times in the box; what is shown stays while the
             # rest agrees.
-            if (node.mode, node.uid, node.gid, node.mtime_ns) == (
-                attr.mode,
-                attr.uid,
-                attr.gid,
-                attr.mtime_ns,
-            ) or node.pending_names is not None:
+            shown = (node.mode, node.uid, node.gid, node.mtime_ns)
+            same = shown == (attr.mode, attr.uid, attr.gid, attr.mtime_ns)
+            if (same or node.pending_names is not None) and not doubtful:
                 return
             nlink = node.nlink
             node.show(attr)
@@ -218,10 +220,10 @@ class Table:
                 node.nlink = nlink
             self.kernel.inode(node, content=False)
             return
-        changed = old is None or (old.size, old.mtime_ns, old.sha256) != (
-            attr.size,
-            attr.mtime_ns,
-            attr.sha256,
+        changed = (
+            doubtful
+            or old is None
+            or (old.size, old.mtime_ns, old.sha256) != (attr.size, attr.mtime_ns, attr.sha256)
         )
         node.show(attr)
         node.xattrs = None
