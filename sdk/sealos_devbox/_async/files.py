@@ -17,7 +17,7 @@ from sealos_devbox._async.deadline import (
     run_while_advancing,
 )
 from sealos_devbox._async.reading import read_all
-from sealos_devbox._async.transfer import Source
+from sealos_devbox._async.transfer import Source, SourceT
 from sealos_devbox._async.values import FileInfo, TransferResult, file_info
 from sealos_devbox._async.watch import AsyncWatch
 from sealos_devbox._async.writing import (
@@ -305,7 +305,7 @@ class AsyncFiles:
 
     async def upload_files(
         self,
-        files: Mapping[Source, BoxPath] | Iterable[tuple[Source, BoxPath]],
+        files: Mapping[SourceT, BoxPath] | Iterable[tuple[Source, BoxPath]],
         *,
         parents: bool = True,
         preserve_mtime: bool = False,
@@ -321,6 +321,7 @@ class AsyncFiles:
         first is raised at the end, with a note of how many there were; with ``check=False`` the
         errors are in the results, which are in the order of `files`.
         """
+        pairs: Iterable[tuple[Source, BoxPath]]
         pairs = files.items() if isinstance(files, Mapping) else files
         async with self._operation("The upload", timeout) as link:
             wanted = [(source, box_path(path, link.root)) for source, path in pairs]

@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
@@ -37,6 +38,8 @@ __all__ = ["Source", "download", "upload"]
 
 Source = bytes | str | os.PathLike[str]
 """What to upload: content as bytes, or the path of a local file."""
+SourceT = TypeVar("SourceT", bound=Source)
+"""For mappings, whose keys are invariant."""
 
 BATCH_BYTES = 8 << 20
 BATCH_FILES = 1_000

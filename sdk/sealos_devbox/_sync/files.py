@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from sealos_devbox._async.deadline import IDLE_TIMEOUT, TIMEOUT
 from sealos_devbox._async.files import AsyncFiles
-from sealos_devbox._async.transfer import Source
+from sealos_devbox._async.transfer import Source, SourceT
 from sealos_devbox._async.values import FileInfo, TransferResult
 from sealos_devbox._sync._portal import Portal
 from sealos_devbox._sync.watch import Watch
@@ -225,7 +225,7 @@ class Files:
 
     def upload_files(
         self,
-        files: Mapping[Source, BoxPath] | Iterable[tuple[Source, BoxPath]],
+        files: Mapping[SourceT, BoxPath] | Iterable[tuple[Source, BoxPath]],
         *,
         parents: bool = True,
         preserve_mtime: bool = False,
