@@ -85,9 +85,7 @@ def run_here(config: MountConfig, serve: Serve | None, reporter: Reporter) -> No
     import trio
 
     if serve is None:
-        from devboxfs.mount import serve as serve_box
-
-        serve = serve_box
+        serve = _real_serve()
     try:
         failure = trio.run(_run, config, serve, reporter)
     except KeyboardInterrupt:
@@ -100,6 +98,19 @@ def run_here(config: MountConfig, serve: Serve | None, reporter: Reporter) -> No
             f"({type(failure).__name__}); its log has the details.",
             ExitCode.DIED,
         ) from failure
+
+
+def _real_serve() -> Serve:
+    try:
+        from devboxfs.mount import serve
+    except ImportError as error:
+        _logger.exception("the daemon cannot be loaded")
+        raise MountError(
+            f"A part of the daemon cannot be loaded ({error}): install it again with "
+            "pip install 'sealos-devbox[fuse]'.",
+            ExitCode.NO_FUSE,
+        ) from error
+    return serve
 
 
 async def _run(config: MountConfig, serve: Serve, reporter: Reporter) -> Exception | None:

@@ -203,10 +203,8 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
     if entry.get("trouble"):
         yield "trouble", str(entry["trouble"])
     for conflict in entry.get("conflicts") or ():
-        yield (
-            "conflict",
-            str(conflict.get("path", conflict) if isinstance(conflict, dict) else conflict),
-        )
+        kept = conflict.get("kept_as") or conflict.get("stored_at")
+        yield "conflict", f"{conflict['path']}" + (f", our version is {kept}" if kept else "")
     for name in ("cache", "link"):
         figures = entry.get(name)
         if isinstance(figures, dict):

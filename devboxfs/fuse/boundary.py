@@ -15,6 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
+
 from sealos_devbox import (
     CapabilityError,
     DeadlineExceededError,
