@@ -36,6 +36,9 @@ WRITE_SIZE: Final = 131072
 """Bytes given to the channel at once: what a message of the exec path carries well, and as long as
 a control frame waits."""
 DATA_SIZE: Final = WRITE_SIZE - frames.HEADER_SIZE
+SMALLEST_PIECE: Final = 16 * 1024
+"""DATA is not cut to smaller pieces than this to fill a write. Not larger: data would never be
+sent beside a steady flow of control frames."""
 RESERVED_REQUESTS: Final = 16
 """Requests in flight kept free for `apply`: reads may be waiting for a batch that is yet to be
 sent."""
@@ -270,6 +273,7 @@ class ClientSession:
         """
         taken: list[tuple[int, bytes | memoryview]] = []
         size = 0
+        consumed = exchange.consumed
         incoming = exchange.incoming
         while incoming and (not taken or size + len(incoming[0][1]) <= limit):
             substream, payload, wire_size = incoming.popleft()
@@ -278,7 +282,7 @@ class ClientSession:
             exchange.queued_wire -= wire_size
             exchange.consumed += wire_size
         exchange.queued_bytes -= size
-        if taken:
+        if exchange.consumed > consumed:
             self._grant(exchange, now)
         return taken
 
@@ -366,8 +370,7 @@ class ClientSession:
             data, flags = exchange.out[0]
             size = len(data)
             if size > room or size > exchange.credit:
-                if flags or (room < DATA_SIZE and room < min(size, exchange.credit)):
-                    # A piece of what fits beside other frames would only make more frames.
+                if flags or room < min(size, exchange.credit, SMALLEST_PIECE):
                     return 0
                 size = min(size, room, exchange.credit)
                 exchange.out[0] = (memoryview(data)[size:], 0)

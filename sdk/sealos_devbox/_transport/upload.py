@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from sealos_devbox._protocol import frames, tar
-from sealos_devbox._protocol.session import DATA_SIZE, Exchange
+from sealos_devbox._protocol.session import Exchange
 from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox.batch import Batch
 
@@ -24,6 +24,9 @@ READ_AT_ONCE: Final = 512 * 1024
 """What one visit to the thread brings: less, and the visits cost more than the reading."""
 ROOM: Final = 512 * 1024
 """What waits to be sent before more is read."""
+COMPRESSED_AT_ONCE: Final = 64 * 1024
+"""What zlib packs in a millisecond, and what always finds room in a write (a compressed frame
+is never split)."""
 SKIPPED: Final = 7
 """Pieces sent as they are after one that did not compress: most likely the rest of that content
 does not either."""
@@ -88,8 +91,8 @@ class _Packer:
             return [(data, False)]
         pieces: list[_Piece] = []
         view = memoryview(data)
-        for start in range(0, len(data), DATA_SIZE):
-            piece = view[start : start + DATA_SIZE]
+        for start in range(0, len(data), COMPRESSED_AT_ONCE):
+            piece = view[start : start + COMPRESSED_AT_ONCE]
             packed = None
             if self._skip:
                 self._skip -= 1
