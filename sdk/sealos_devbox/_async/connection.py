@@ -75,7 +75,10 @@ class TaskHost:
     ) -> bool | None:
         group = self.group
         self._group = None
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
+            connection.close_soon()
+        for connection in connections:
             await connection.aclose()
         group.cancel_scope.cancel()
         try:
@@ -130,6 +133,7 @@ class Connection:
         self._open_transport = open_transport
         self._connecting = anyio.Lock()
         self._current: _Served | None = None
+        self._closing: _Served | None = None
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Link]:
@@ -141,17 +145,23 @@ class Connection:
             self._discard(served)
             raise
 
+    def close_soon(self) -> None:
+        """Have the link closed, if one is open, without waiting."""
+        self._host.remove(self)
+        if self._current is not None:
+            self._closing = self._current
+            self._discard(self._current)
+
     async def link(self) -> Link:
         """Return the link, for a user that is the only one of this connection."""
         return (await self._served()).connected
 
     async def aclose(self) -> None:
         """Close the link, if one is open; the next use opens another."""
-        self._host.remove(self)
-        served = self._current
+        self.close_soon()
+        served, self._closing = self._closing, None
         if served is None:
             return
-        self._discard(served)
         with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
             await served.stopped.wait()
 

@@ -125,7 +125,8 @@ class AsyncFiles:
         """
         if if_match is not None and create_only:
             raise ValueError("a file cannot both be new and match a version")
-        content = data.encode() if isinstance(data, str) else bytes(data)
+        # Not bytes(data): that makes zeros of a number.
+        content = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         progress = Progress()
         write = Write(
             MemoryContent(content, progress),

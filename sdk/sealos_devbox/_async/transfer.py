@@ -281,7 +281,10 @@ async def _download_small(
                 if record.errno == errno.EFBIG:
                     large.append(path)
                 elif record.errno or record.attr is None:
-                    error = file_error(record.errno or errno.EIO, path)
+                    number = record.errno or errno.EIO
+                    if record.attr is not None and record.attr.is_dir:
+                        number = errno.EISDIR
+                    error = file_error(number, path)
                     results[path] = TransferResult(path_text(path), None, 0, error)
                 else:
                     whole.append((path, record.attr, record.content))

@@ -143,7 +143,9 @@ class Entered:
             await self._context.__aexit__(None, None, None)
 
     def leave(self) -> None:
-        """Leave the context, and wait until that has been done."""
+        """Leave the context, and wait until that has been done; closing the client has done it."""
+        if self._left.done():
+            return
         self._portal.start_task_soon(self._leave_event.set)
         wait(self._left)
 
