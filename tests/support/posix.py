@@ -3,7 +3,8 @@
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -28,3 +29,13 @@ def outcome(call: Callable[..., object], *arguments: object, **named: object) ->
         return None if isinstance(result, Path) else result
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], flags: int, mode: int = 0o644) -> Iterator[int]:
+    """Open a descriptor and close it in the end."""
+    descriptor = os.open(path, flags, mode)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
