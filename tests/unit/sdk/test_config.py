@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from sealos_devbox import CapabilityError, DevboxConfig
+
+from sealos_devbox import CapabilityError, DevboxConfig, config
 
 
 def test_nothing_configured_means_the_embedded_engine_in_the_users_data_directory() -> None:
@@ -91,7 +92,7 @@ def test_the_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_else_reads_the_environment() -> None:
-    package = Path(__import__("sealos_devbox").__file__).parent
+    package = Path(config.__file__).parent
     readers = {
         path.name
         for path in package.rglob("*.py")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import sealos_devbox
 
 GENERATOR = Path(__file__).parents[3] / "sdk" / "tools" / "generate_sync.py"

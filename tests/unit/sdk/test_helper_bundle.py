@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from sealos_devbox import CapabilityError
 from sealos_devbox._transport.helper_bundle import architecture_of, find_helper
 

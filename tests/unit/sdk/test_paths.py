@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sealos_devbox import BoxFileError
 from sealos_devbox.paths import box_path, parent, path_text, prefixes, resolve, working_directory
 from sealos_devbox.types import Attributes
@@ -158,3 +159,62 @@ def test_resolve_refuses(path: bytes, number: int) -> None:
     with pytest.raises(BoxFileError) as caught:
         resolved(path, BOX)
     assert caught.value.errno == number
+
+
+letters = st.sampled_from([b"a", b"b", b"c"])
+targets = st.lists(st.sampled_from([b"a", b"b", b"c", b"..", b"."]), min_size=1, max_size=4)
+trees = st.dictionaries(
+    st.lists(letters, min_size=1, max_size=3).map(tuple),
+    st.one_of(st.just(None), targets.map(b"/".join)),
+    max_size=8,
+)
+
+
+@given(
+    tree=trees, path=st.lists(letters, min_size=1, max_size=4).map(b"/".join), final=st.booleans()
+)
+def test_resolve_agrees_with_the_file_system(
+    tmp_path_factory: pytest.TempPathFactory,
+    tree: dict[tuple[bytes, ...], bytes | None],
+    path: bytes,
+    final: bool,
+) -> None:
+    """None of `tree` is a directory, bytes a link; the truth is os.path.realpath."""
+    root = os.fsencode(tmp_path_factory.mktemp("tree", numbered=True).resolve())
+    for names, target in sorted(tree.items()):
+        place = os.path.join(root, *names)
+        try:
+            os.mkdir(place) if target is None else os.symlink(target, place)
+        except OSError:
+            continue  # below something that is no directory, or there already
+
+    def look(unknown: bytes) -> Attributes | int:
+        try:
+            found = os.lstat(os.path.join(root, unknown))
+        except OSError as error:
+            return error.errno or errno.EIO
+        is_link = stat.S_ISLNK(found.st_mode)
+        return attributes(
+            found.st_mode, os.readlink(os.path.join(root, unknown)) if is_link else None
+        )
+
+    known: dict[bytes, Attributes | int] = {}
+    result = resolve(path, known, root, final=final)
+    try:
+        while result.unknown:
+            known.update((unknown, look(unknown)) for unknown in result.unknown)
+            result = resolve(path, known, root, final=final)
+    except BoxFileError as error:
+        if error.errno == errno.ELOOP:
+            with pytest.raises(OSError, match="symbolic"):
+                os.stat(os.path.join(root, path))
+        elif error.errno != errno.EXDEV:
+            raise
+        return
+    assert result.path is not None
+    whole = os.path.join(root, path)
+    if not final:
+        whole = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
+    else:
+        whole = os.path.realpath(whole)
+    assert os.path.join(root, result.path).rstrip(b"/") == whole

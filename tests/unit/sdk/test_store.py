@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sealos_devbox import BoxExistsError, BoxNotFoundError, DevboxError
 from sealos_devbox.server.store import BoxStore, check_name
 

@@ -3,6 +3,7 @@
 import stat
 
 import pytest
+
 from sealos_devbox import Attributes, Event
 from sealos_devbox._async.watch import watch_events
 
