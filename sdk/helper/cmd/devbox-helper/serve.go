@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"sealos.io/devbox-helper/internal/apply"
 	"sealos.io/devbox-helper/internal/files"
 	"sealos.io/devbox-helper/internal/msgpack"
 	"sealos.io/devbox-helper/internal/root"
@@ -60,26 +61,60 @@ func serve(o options) int {
 	if err != nil {
 		fail(o.root + ": " + err.Error())
 	}
+	state, stateErr := apply.OpenState(space, o.state)
 	env := &files.Env{Root: space, Event: func() uint64 { return 0 }, WatchDir: func(string, int) {}}
-	env.After = func(*session.Request, int64) error { return session.Invalid("no journal is attached") }
+	changes := apply.New(space, state, stateErr, nobody{}, env.Event, exit)
+	env.After = changes.After
 	handles := &files.Handles{}
 	handlers := map[string]session.Handler{
 		"stat": env.Stat, "stat_many": env.StatMany, "list": env.List, "readlink": env.Readlink, "statvfs": env.Statvfs,
 		"getxattr": env.Getxattr, "listxattr": env.Listxattr, "read": env.Read, "read_many": env.ReadMany,
 		"open": env.Open(handles), "pread": env.Pread(handles), "close": env.Close(handles), "hash": env.Hash,
-		"snapshot": snapshot.Handler(env),
+		"snapshot": snapshot.Handler(env), "apply": changes.Apply, "attach": changes.Attach, "detach": changes.Detach,
+		"sync": changes.Sync,
 	}
 	conn := session.New(session.Config{
 		In: channel(0), Out: channel(1), Handlers: handlers,
-		Welcome: welcome(space, nil),
+		Welcome: welcome(space, capabilities(state, space)),
 		Pong: func(b []byte) []byte {
 			bytes, inodes, flags := files.Free(space.FD)
 			b = msgpack.AppendInt(b, time.Now().UnixNano())
 			b = msgpack.AppendUint(msgpack.AppendUint(b, bytes), inodes)
-			return msgpack.AppendInt(msgpack.AppendInt(b, flags), 0)
+			return msgpack.AppendInt(msgpack.AppendInt(b, flags), changes.Durable())
 		},
 	})
-	return conn.Serve()
+	status := conn.Serve()
+	changes.Finish()
+	return status
+}
+
+type nobody struct{}
+
+func (nobody) Lock()                   {}
+func (nobody) Unlock()                 {}
+func (nobody) Left(string, *root.Attr) {}
+
+func exit(status int) { time.Sleep(50 * time.Millisecond); os.Exit(status) }
+
+// capabilities names what works here (section 3).
+func capabilities(state *apply.State, space *root.Root) []string {
+	var c []string
+	if state != nil {
+		c = append(c, "apply")
+		if state.Noreplace {
+			c = append(c, "noreplace")
+		}
+		if state.Exchange {
+			c = append(c, "exchange")
+		}
+	}
+	if _, err := sys.Llistxattr(sys.ProcName(space.FD, ".")); err == nil {
+		c = append(c, "xattr")
+	}
+	if space.Openat2 {
+		c = append(c, "openat2")
+	}
+	return c
 }
 
 func welcome(space *root.Root, capabilities []string) []byte {

@@ -47,8 +47,14 @@ func (r *Root) Allowed(path string) error {
 	return nil
 }
 
+// TemporaryPrefix begins the names of files that are being copied to another file system inside the workspace.
+const TemporaryPrefix = ".devbox-helper-tmp-"
+
 // HiddenName tells whether a name in a directory is the state directory.
 func (r *Root) HiddenName(dir string, name []byte) bool {
+	if len(name) > len(TemporaryPrefix) && string(name[:len(TemporaryPrefix)]) == TemporaryPrefix {
+		return true
+	}
 	if r.Hidden == "" || len(name) > len(r.Hidden) {
 		return false
 	}

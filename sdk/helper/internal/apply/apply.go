@@ -1,0 +1,458 @@
+// Package apply has the operation that changes things (sdk/PROTOCOL.md section 6): contents are staged as they arrive,
+// the batch is accepted whole, its operations are carried out in order, verified and logged, so that each is done
+// exactly once whatever crashes.
+package apply
+
+import (
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"sealos.io/devbox-helper/internal/files"
+	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/root"
+	"sealos.io/devbox-helper/internal/session"
+	"sealos.io/devbox-helper/internal/sys"
+)
+
+// ExitSuperseded is the exit status of a helper whose generation is over.
+const ExitSuperseded = 4
+
+// Applier changes the workspace for one connection.
+type Applier struct {
+	space    *root.Root
+	state    *State
+	stateErr error
+	track    Tracker
+	event    func() uint64
+	exit     func(status int)
+	boot     string
+
+	mu sync.Mutex // held, with the workspace's lock, while a batch is applied
+
+	jmu      sync.Mutex
+	journals map[string]*journal
+	attached *journal
+}
+
+// New returns an Applier. stateErr: there is no state directory, so nothing can be changed.
+func New(space *root.Root, state *State, stateErr error, track Tracker, event func() uint64, exit func(int)) *Applier {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	a := &Applier{
+		space: space, state: state, stateErr: stateErr, track: track, event: event, exit: exit,
+		boot: strings.TrimSpace(string(boot)), journals: map[string]*journal{},
+	}
+	if stateErr == nil {
+		go a.RecoverAll()
+		go a.keepDurable()
+	}
+	return a
+}
+
+// Finish waits until no batch is being applied, and lets none begin.
+func (a *Applier) Finish() { a.mu.Lock() }
+
+// After waits until a batch of the attached journal was applied.
+func (a *Applier) After(r *session.Request, batch int64) error {
+	a.jmu.Lock()
+	j := a.attached
+	a.jmu.Unlock()
+	if j == nil {
+		return session.Invalid("no journal is attached")
+	}
+	return j.waitApplied(r, batch)
+}
+
+// Durable is the attached journal's highest batch on stable storage.
+func (a *Applier) Durable() int64 {
+	a.jmu.Lock()
+	j := a.attached
+	a.jmu.Unlock()
+	if j == nil {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.durable
+}
+
+// call is the arguments of an apply request.
+type call struct {
+	journal    string
+	generation int64
+	acked      int64
+	header
+}
+
+func parseCall(r *session.Request) (call, error) {
+	var c call
+	id, inc := r.Args.At(1), r.Args.At(2)
+	if id.IsNil() {
+		return c, nil
+	}
+	if id.Kind != msgpack.Bin || len(id.Bytes) != 16 || inc.Kind != msgpack.Bin || len(inc.Bytes) != 16 {
+		return c, session.Invalid("journal and incarnation are bins of 16 bytes")
+	}
+	c.journal = journalID(id.Bytes)
+	copy(c.incarnation[:], inc.Bytes)
+	var err error
+	number := func(i int) int64 {
+		n, e := files.Int(r.Args.At(i), 0)
+		if e != nil {
+			err = e
+		}
+		return n
+	}
+	c.generation, c.batch, c.acked = number(3), number(4), number(5)
+	if !r.Args.At(6).IsNil() {
+		n := number(6)
+		c.resume = &n
+	}
+	bypass, e := files.Bool(r.Args.At(7))
+	if e != nil {
+		err = e
+	}
+	c.bypass = bypass
+	return c, err
+}
+
+// Apply is `apply`.
+func (a *Applier) Apply(r *session.Request) ([]byte, error) {
+	if a.stateErr != nil {
+		return nil, a.stateErr
+	}
+	c, err := parseCall(r)
+	if err != nil {
+		return nil, err
+	}
+	if c.journal == "" {
+		return a.plain(r)
+	}
+	j, err := a.journal(c)
+	if err != nil {
+		return nil, err
+	}
+	t, err := j.begin(c.batch, c.acked)
+	if err != nil {
+		return nil, err
+	}
+	if t.replay {
+		return a.replay(r, j, c)
+	}
+	s, results, err := a.staged(r, j, c, t)
+	j.end(c.batch, err == nil)
+	if err != nil {
+		return nil, err
+	}
+	return a.answer(r, j, c.batch, s.manifest, results, false)
+}
+
+func (a *Applier) journal(c call) (*journal, error) {
+	a.jmu.Lock()
+	j := a.journals[c.journal]
+	a.jmu.Unlock()
+	if j == nil || c.generation > j.generation {
+		return a.attach(c.journal, c.generation)
+	}
+	if c.generation < j.generation {
+		return nil, session.Fail(syscall.ESTALE, "the generation is over")
+	}
+	return j, nil
+}
+
+// staged receives a batch and applies it in its turn.
+func (a *Applier) staged(r *session.Request, j *journal, c call, t turn) (*staging, []outcome, error) {
+	s, err := newStaging(j.fd)
+	if err != nil {
+		return nil, nil, err
+	}
+	accepted := false
+	defer func() {
+		if !accepted {
+			s.discard()
+		}
+	}()
+	if err := s.receive(r.Receive, c.incarnation); err != nil {
+		return nil, nil, err
+	}
+	log, err := createLog(s.fd, c.header, len(s.manifest.operations))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer log.close()
+	if err := writeFile(s.fd, "manifest", s.encode(c.header)); err != nil {
+		return nil, nil, err
+	}
+	pass("staged")
+	if t.follow {
+		if err := j.waitTurn(r, c.batch); err != nil {
+			return nil, nil, err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	lock, err := a.state.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer syscall.Close(lock)
+	a.jmu.Lock()
+	current := a.journals[j.id] == j
+	a.jmu.Unlock()
+	if !current {
+		return nil, nil, session.Fail(syscall.ECANCELED, "the journal was attached again, or detached")
+	}
+	if err := a.stillOurs(j); err != nil {
+		return nil, nil, err
+	}
+	if j.broken {
+		if err := a.recover(j, false); err != nil {
+			return nil, nil, err
+		}
+	}
+	if r.Cancelled() {
+		return nil, nil, syscall.ECANCELED
+	}
+	if err := sys.Renameat2(j.fd, s.name, j.fd, batchName(c.batch), 0); err != nil {
+		return nil, nil, err
+	}
+	accepted = true
+	defer syscall.Close(s.fd)
+	pass("accepted")
+	r.Event = a.event()
+	results, err := a.execute(j, c.header, s, log, nil)
+	if err != nil {
+		j.broken = true
+	}
+	return s, results, err
+}
+
+// stillOurs compares the journal's generation; a helper whose generation is over ends.
+func (a *Applier) stillOurs(j *journal) error {
+	m, err := readMeta(j.fd)
+	if err != nil {
+		return err
+	}
+	if m.generation == j.generation {
+		return nil
+	}
+	go a.exit(ExitSuperseded)
+	return session.Fail(syscall.ESTALE, "superseded by a newer generation")
+}
+
+func (a *Applier) newRun(j *journal, h header, s *staging, log *batchLog) *run {
+	r := &run{
+		space: a.space, track: a.track, state: a.state, dir: s.fd, staged: s.contents, dirs: newDirs(a.space), log: log,
+		incarnation: h.incarnation,
+	}
+	if j != nil {
+		r.left, r.hints = j.lookup, j.hints[h.batch]
+	} else {
+		own := map[identity]*outcome{}
+		r.left = func(id identity) *outcome { return own[id] }
+		r.keepOutcome = func(o outcome) { own[identity{h.incarnation, o.seq}] = &o }
+	}
+	return r
+}
+
+// execute carries out an accepted batch, from where its log ends. The caller holds the locks.
+func (a *Applier) execute(j *journal, h header, s *staging, log *batchLog, begun *replay) ([]outcome, error) {
+	r := a.newRun(j, h, s, log)
+	defer r.dirs.close()
+	var results []outcome
+	stopped := false
+	if begun != nil {
+		results, r.intents = begun.outcomes, begun.intents
+		for _, o := range results {
+			j.record(h.batch, h.incarnation, o)
+		}
+	}
+	if j != nil {
+		j.noteTrouble(h, results)
+		stopped = j.trouble != nil && !h.bypass
+		if len(results) > 0 && trouble(results[len(results)-1].errno) {
+			stopped = true
+		}
+	}
+	first := len(results)
+	for i := first; i < len(s.manifest.operations); i++ {
+		o := &s.manifest.operations[i]
+		r.doubt = begun != nil && i == first || r.hints != nil
+		result := outcome{seq: o.seq, errno: syscall.ECANCELED}
+		var err error
+		if stopped {
+			err = log.outcome(&result)
+		} else {
+			result, err = r.one(o)
+		}
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, result)
+		if j != nil {
+			j.record(h.batch, h.incarnation, result)
+			j.noteOutcome(h, result)
+		} else {
+			r.keepOutcome(result)
+		}
+		stopped = stopped || trouble(result.errno)
+	}
+	if j == nil {
+		return results, nil
+	}
+	return results, a.complete(j, h, s, log)
+}
+
+// complete marks a batch as applied.
+func (a *Applier) complete(j *journal, h header, s *staging, log *batchLog) error {
+	pass("finished")
+	if err := log.end(); err != nil {
+		return err
+	}
+	syscall.Ftruncate(log.fd, log.offset) // gives back the room that was reserved
+	if err := sys.Unlinkat(s.fd, "manifest", 0); err != nil {
+		return err
+	}
+	pass("complete")
+	j.mu.Lock()
+	j.last = h.batch
+	delete(j.hints, h.batch)
+	if _, known := j.logged[h.batch]; !known {
+		j.logged[h.batch] = nil
+	}
+	j.changedLocked()
+	j.mu.Unlock()
+	j.forget(a.boot)
+	return nil
+}
+
+// plain is an apply without a journal.
+func (a *Applier) plain(r *session.Request) ([]byte, error) {
+	s, err := newStaging(a.state.fd)
+	if err != nil {
+		return nil, err
+	}
+	defer s.discard()
+	syscall.Flock(s.fd, syscall.LOCK_EX|syscall.LOCK_NB) // tells other helpers that this is in use
+	if err := s.receive(r.Receive, incarnation{}); err != nil {
+		return nil, err
+	}
+	results, err := func() ([]outcome, error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		lock, err := a.state.lock()
+		if err != nil {
+			return nil, err
+		}
+		defer syscall.Close(lock)
+		if r.Cancelled() {
+			return nil, syscall.ECANCELED
+		}
+		r.Event = a.event()
+		return a.execute(nil, header{}, s, &batchLog{fd: -1}, nil)
+	}()
+	if err != nil {
+		return nil, err
+	}
+	return a.answer(r, nil, 0, s.manifest, results, false)
+}
+
+// replay answers a batch that was applied before from its log.
+func (a *Applier) replay(r *session.Request, j *journal, c call) ([]byte, error) {
+	r.Event = a.event()
+	dir, err := sys.Openat(j.fd, batchName(c.batch), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err == syscall.ENOENT {
+		return nil, session.Fail(syscall.ESTALE, "the outcomes of this batch were acknowledged")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(dir)
+	log, err := readLog(dir, "log")
+	if err != nil {
+		return nil, err
+	}
+	if log.header.incarnation != c.incarnation {
+		return nil, session.Fail(syscall.ESTALE, "another incarnation used this batch number")
+	}
+	// What was to be synced is in the archive, which is not read a second time.
+	return a.answer(r, j, c.batch, &manifest{syncAll: true}, log.outcomes, true)
+}
+
+// answer sends the outcomes and syncs what is to be synced.
+func (a *Applier) answer(r *session.Request, j *journal, batch int64, m *manifest, results []outcome, replayed bool) ([]byte, error) {
+	pass("reply")
+	records := files.NewRecords(r, nil)
+	for i := range results {
+		if err := records.Done(results[i].answer(records.Value(), replayed)); err != nil {
+			return nil, err
+		}
+	}
+	if err := records.Flush(); err != nil {
+		return nil, err
+	}
+	if err := a.sync(j, m); err != nil {
+		return nil, err
+	}
+	durable := int64(0)
+	if j != nil {
+		j.mu.Lock()
+		durable = j.durable
+		j.mu.Unlock()
+	}
+	bytes, inodes, _ := files.Free(a.space.FD)
+	b := msgpack.AppendInt(msgpack.AppendArray(nil, 4), batch)
+	b = msgpack.AppendUint(msgpack.AppendInt(b, durable), bytes)
+	return msgpack.AppendUint(b, inodes), nil
+}
+
+// Detach is `detach`.
+func (a *Applier) Detach(r *session.Request) ([]byte, error) {
+	id := r.Args.At(1)
+	if id.Kind != msgpack.Bin || len(id.Bytes) != 16 {
+		return nil, session.Invalid("detach takes a journal of 16 bytes")
+	}
+	if a.stateErr != nil {
+		return nil, a.stateErr
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	lock, err := a.state.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(lock)
+	name := journalID(id.Bytes)
+	a.jmu.Lock()
+	defer a.jmu.Unlock()
+	if j := a.journals[name]; j != nil {
+		if err := a.stillOurs(j); err != nil {
+			return nil, err
+		}
+		delete(a.journals, name)
+		if a.attached == j {
+			a.attached = nil
+		}
+	}
+	return nil, removeTree(a.state.fd, name)
+}
+
+// durableEvery: how often what was applied is brought to stable storage.
+const durableEvery = 5 * time.Second
+
+func (a *Applier) keepDurable() {
+	for {
+		time.Sleep(durableEvery)
+		a.jmu.Lock()
+		var all []*journal
+		for _, j := range a.journals {
+			all = append(all, j)
+		}
+		a.jmu.Unlock()
+		for _, j := range all {
+			a.makeDurable(j, false)
+		}
+	}
+}
