@@ -1,0 +1,63 @@
+"""The command as a process: texts, codes, and what it loads."""
+
+import subprocess
+import sys
+
+import pytest
+
+from devboxfs import cli
+
+
+def devboxfs(*arguments, **options):
+    command = [sys.executable, "-P", "-m", "devboxfs", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_help_has_the_exit_codes():
+    done = devboxfs("mount", "--help")
+    assert done.returncode == 0
+    assert "    7  changes are not in the box yet; the journal keeps them" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["mount"],
+        ["mount", "a"],
+        ["mount", "--cache-size=x", "a", "b"],
+        ["mount", "--timeout=0", "a", "b"],
+        ["umount", "--timeout=0", "a"],
+    ],
+)
+def test_wrong_arguments(arguments):
+    done = devboxfs(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_commands_load_neither_trio_nor_the_sdk():
+    code = (
+        "import sys, devboxfs.cli, devboxfs.overview, devboxfs.unmounting, devboxfs.preflight\n"
+        "print({'trio', 'pyfuse3', 'sealos_devbox', 'rich', 'asyncio'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_reader_that_goes_away():
+    command = [sys.executable, "-P", "-m", "devboxfs", "status"]
+    reader, *_ = (subprocess.Popen(["true"], stdin=subprocess.PIPE),)
+    reader.wait()
+    done = subprocess.run(command, stdout=reader.stdin, stderr=subprocess.PIPE, check=False)
+    reader.stdin.close()
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [("ä b", "ä b"), ("a\x1b[2Jb\n", "a\\x1b[2Jb\\n"), ("\udcff", "\\udcff")],
+)
+def test_names_cannot_write_to_the_terminal(text, printed):
+    assert cli._printable(text) == printed
