@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from sealos_devbox import Version
-
 from devboxfs.core.chunks import MEDIUM
+from sealos_devbox import Version
 
 __all__ = [
     "Candidate",
@@ -38,6 +37,8 @@ LEVELS = (
 """(files, bytes) of a window. 1,024 files of source code are about 4 MiB."""
 
 FIRST_LEVEL = 1
+
+LARGE_WINDOW = 128
 
 EXAMINED = 8192
 """Candidates looked at for one window; about 10 ms of Python, during which nothing else runs."""
@@ -120,6 +121,16 @@ class Window:
         """Whether hardly any of it was read."""
         return self.arrived and self.used * 8 < self.guesses
 
+    @property
+    def running_out(self) -> bool:
+        """Whether the next one should be under way: what is left hides a round trip.
+
+        A quarter of a large window does; half of it would fetch too much at the end of a walk.
+        """
+        if self.guesses > LARGE_WINDOW:
+            return self.used * 4 >= self.guesses * 3
+        return self.good
+
 
 class Prefetch:
     """Recognises scans and decides on windows."""
@@ -151,13 +162,13 @@ class Prefetch:
     def used(self, window: Window, path: bytes) -> Scan | None:
         """Take note of the first read of a guess.
 
-        Returns the scan when its next window should be requested now: half of the latest one has
-        been read, so the walk is recognised, and the other half hides the round trip.
+        Returns the scan when its next window should be requested now: most of the latest one has
+        been read, so the walk is recognised, and the rest hides the round trip.
         """
         window.used += 1
         scan = window.scan
         scan.directory = _parent(path)
-        if scan.latest is not window or window.continued or not window.good:
+        if scan.latest is not window or window.continued or not window.running_out:
             return None
         window.continued = window.judged = True
         scan.poor = 0

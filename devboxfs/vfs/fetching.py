@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, TypeVar
 
 import trio
+
+from devboxfs.writeback.seams import Link
 from sealos_devbox import (
     BoxFileError,
     DeadlineExceededError,
@@ -19,8 +21,6 @@ from sealos_devbox import (
     ProtocolError,
     TransportError,
 )
-
-from devboxfs.writeback.seams import Link
 
 __all__ = ["CHANGED", "Fetcher", "Flight", "fail"]
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import trio
-from sealos_devbox import Attributes, BoxFileError, DevboxError, FileTransport, Version
 
 from devboxfs.core.chunks import BLOCK, MEDIUM, RANGE, ContentKey, blocks_of
 from devboxfs.core.readahead import ReadAhead
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.fetching import CHANGED, Fetcher, Flight, fail
+from sealos_devbox import Attributes, BoxFileError, DevboxError, FileTransport, Version
 
 __all__ = ["RangeReader"]
 

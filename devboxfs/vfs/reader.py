@@ -7,13 +7,12 @@ the order of core/prefetch.py; others in ranges (vfs/range_reader.py).
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import trio
-from sealos_devbox import FileTransport, ManyRecord, Version
 
 from devboxfs.core.chunks import MEDIUM, SMALL, ContentKey
 from devboxfs.core.prefetch import (
@@ -30,11 +29,9 @@ from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.fetching import CHANGED, Fetcher, Flight
 from devboxfs.vfs.range_reader import RangeReader
 from devboxfs.writeback.seams import Link
+from sealos_devbox import FileTransport, ManyRecord, Version
 
 __all__ = ["FileRef", "Reader", "ReaderStatistics"]
-
-REQUEST_BYTES = 96 * 1024
-"""Of one read_many request, which must fit into a frame of 128 KiB."""
 
 DISK_FIRST = 32
 DISK_NEXT = 256
@@ -260,13 +257,11 @@ class Reader:
             (stored if self._cache.on_disk(key) else remote).append(small)
         while len(self._guessed) > GUESSES:
             del self._guessed[next(iter(self._guessed))]
-        batches = list(_requests(remote))
-        parts = len(batches) + bool(stored) + bool(medium)
-        countdown = _Countdown(parts, window)
+        countdown = _Countdown(bool(remote) + bool(stored) + bool(medium), window)
         if stored:
             self._start(stored, self._load, wanted is None, countdown)
-        for batch in batches:
-            self._start(batch, self._fetch_many, wanted is None, countdown)
+        if remote:
+            self._start(remote, self._fetch_many, wanted is None, countdown)
         if medium and window is not None:
             self._fetcher.start([], partial(_all_landed, medium, countdown))
 
@@ -307,7 +302,8 @@ class Reader:
                     small.flight.land(data)
                     del self._flights[small.key]
             at, step = at + step, DISK_NEXT
-        for missing in _requests([small for small in batch if not small.flight.done.is_set()]):
+        missing = [small for small in batch if not small.flight.done.is_set()]
+        if missing:
             await self._fetch_many(missing, guess)
 
     async def _fetch_many(self, batch: list[_Small], guess: bool) -> None:
@@ -371,19 +367,3 @@ async def _all_landed(flights: list[Flight], countdown: _Countdown) -> None:
     for flight in flights:
         await flight.done.wait()
     countdown.step()
-
-
-def _requests(files: list[_Small]) -> Iterator[list[_Small]]:
-    """Cut files into what fits into one request each."""
-    batch: list[_Small] = []
-    size = 0
-    for file in files:
-        # Four integers of at most nine bytes, a digest and the headers of both arrays.
-        cost = len(file.path) + 48 + len(file.version.sha256 or b"")
-        if batch and size + cost > REQUEST_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(file)
-        size += cost
-    if batch:
-        yield batch
