@@ -190,7 +190,9 @@ class AsyncFiles:
                     _, there = await link.transport.stat(wire, follow=True)
                 if there is not None and there.is_dir:
                     return
-            raise file_error(refused.errno, wire)
+            # What is on the way and no directory: mkdir -p says EEXIST of it, everybody else ENOTDIR.
+            on_the_way = refused.seq == 1 and refused.errno == errno.EEXIST
+            raise file_error(errno.ENOTDIR if on_the_way else refused.errno, wire)
 
     async def remove_dir(
         self, path: BoxPath, *, recursive: bool = False, timeout: float | None = TIMEOUT

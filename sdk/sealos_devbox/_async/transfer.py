@@ -30,9 +30,9 @@ from sealos_devbox._async.writing import (
     write_whole,
 )
 from sealos_devbox.batch import ANY, Batch
-from sealos_devbox.errors import BoxFileError, DeadlineExceededError, file_error
+from sealos_devbox.errors import BoxFileError, DeadlineExceededError, DevboxError, file_error
 from sealos_devbox.paths import parent, path_text
-from sealos_devbox.types import Attributes, Version
+from sealos_devbox.types import Attributes, Outcome, Version
 
 __all__ = ["Source", "download", "upload"]
 
@@ -45,8 +45,8 @@ BATCH_BYTES = 8 << 20
 BATCH_FILES = 1_000
 # Batches that are sent while the answer to an earlier one is still to come.
 _BATCHES_AT_ONCE = 2
-# A request is one frame of at most 131072 bytes (PROTOCOL.md section 2).
-_REQUEST_BYTES = 96 * 1024
+# Files asked for by one read_many; the transport makes some 15 requests of it, of 256 allowed.
+_ASKED_AT_ONCE = 10_000
 # Files of up to this size come whole (PROTOCOL.md section 5: at most 98304).
 _SMALL = 64 * 1024
 _LARGE_AT_ONCE = 2
@@ -56,15 +56,16 @@ _LOADED = 256 * 1024
 
 @dataclass(slots=True)
 class _Upload:
-    """One file on its way up."""
+    """One file on its way up. Holds no content of a local file: there may be any number."""
 
     path: bytes
     local: str | None
     write: Write
+    size: int = 0
     error: OSError | None = None
 
     def result(self) -> TransferResult:
-        size = 0 if self.error else self.write.content.size
+        size = 0 if self.error else self.size
         return TransferResult(path_text(self.path), self.local, size, self.error)
 
 
@@ -132,68 +133,79 @@ def _batches(uploads: list[_Upload]) -> Iterator[list[_Upload]]:
 
 
 async def _upload_batch(link: Link, uploads: list[_Upload]) -> None:
-    found: list[Attributes | int] = []
-    for paths in _requests([upload.path for upload in uploads]):
-        found += await link.transport.stat_many(paths)
-    await to_thread.run_sync(_load_small, uploads)
+    found = await link.transport.stat_many([upload.path for upload in uploads])
+    writes = await to_thread.run_sync(_load_small, uploads)
     batch = Batch()
-    directories = _missing_directories(uploads, found)
-    for directory in directories:
+    for directory in _missing_directories(uploads, found):
         mode = 0o777 & ~link.transport.peer.umask
         batch.mkdir(len(batch.operations) + 1, directory, ANY, mode, parents=True)
     seq = len(batch.operations) + 1
-    owner: dict[int, _Upload] = {}
-    alone: list[_Upload] = []
-    for upload, now in zip(uploads, found, strict=True):
+    owner: dict[int, int] = {}
+    alone: dict[int, None] = {}  # in order
+    for number, (upload, write, now) in enumerate(zip(uploads, writes, found, strict=True)):
         if upload.error is not None:
             continue
-        if now == errno.ENOENT:
-            existing = None
-        elif isinstance(now, int):
-            alone.append(upload)  # a link on the way, or a real error, which it will meet again
+        if (isinstance(now, int) and now != errno.ENOENT) or _is_symlink(now):
+            alone[number] = None  # a link on the way, or a real error, which it will meet again
             continue
-        elif now.is_symlink:
-            alone.append(upload)
-            continue
-        else:
-            existing = now
+        existing = None if isinstance(now, int) else now
         try:
-            after = add_write(batch, seq, upload.path, upload.write, existing, ANY, link)
+            after = add_write(batch, seq, upload.path, write, existing, ANY, link)
         except BoxFileError as error:
             upload.error = error
             continue
-        for number in range(seq, after):
-            owner[number] = upload
+        owner.update(dict.fromkeys(range(seq, after), number))
         seq = after
     if owner:
-        answer = await link.transport.apply(batch)
-        for outcome in answer.outcomes:
+        for outcome in await _apply(link, batch):
             refused = owner.get(outcome.seq)
-            if outcome.errno and refused is not None and refused.error is None:
-                if outcome.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT):
-                    # A link on the way, or a directory that could not be made.
-                    alone.append(refused)
-                else:
-                    refused.error = file_error(outcome.errno, refused.path)
-    for upload in alone:
+            if refused is None or not outcome.errno or uploads[refused].error is not None:
+                continue
+            if outcome.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ECANCELED):
+                # A link on the way, a directory that could not be made, or a batch that never was.
+                alone[refused] = None
+            else:
+                uploads[refused].error = file_error(outcome.errno, uploads[refused].path)
+    for number in alone:
         try:
-            await write_whole(link, upload.path, upload.write)
-        except BoxFileError as error:
-            upload.error = error
+            await write_whole(link, uploads[number].path, writes[number])
+        except DeadlineExceededError:
+            raise
+        except OSError as error:
+            uploads[number].error = error
+    for upload, write in zip(uploads, writes, strict=True):
+        upload.size = write.content.size
 
 
-def _load_small(uploads: list[_Upload]) -> None:
+async def _apply(link: Link, batch: Batch) -> list[Outcome]:
+    """Apply a batch; when a local file cannot be read to its end, nothing of it was applied."""
+    try:
+        return (await link.transport.apply(batch)).outcomes
+    except DevboxError:
+        raise
+    except OSError:
+        return [Outcome(seq, errno.ECANCELED) for seq in range(1, len(batch.operations) + 1)]
+
+
+def _is_symlink(found: Attributes | int) -> bool:
+    return isinstance(found, Attributes) and found.is_symlink
+
+
+def _load_small(uploads: list[_Upload]) -> list[Write]:
     """Read the small local files of a batch now: together they are no more than the batch."""
+    writes = []
     for upload in uploads:
-        content = upload.write.content
+        write = upload.write
+        content = write.content
         if isinstance(content, FileContent) and content.size <= _LOADED:
             try:
                 data = Path(content.path).read_bytes()
             except OSError as error:
                 upload.error = error
             else:
-                loaded = MemoryContent(data, content.progress)
-                upload.write = replace(upload.write, content=loaded)
+                write = replace(write, content=MemoryContent(data, content.progress))
+        writes.append(write)
+    return writes
 
 
 def _missing_directories(uploads: list[_Upload], found: list[Attributes | int]) -> list[bytes]:
@@ -213,21 +225,6 @@ def _missing_directories(uploads: list[_Upload], found: list[Attributes | int]) 
     return sorted(wanted - made_on_the_way)
 
 
-def _requests(paths: list[bytes]) -> Iterator[list[bytes]]:
-    """Split paths so that each part fits into one request."""
-    part: list[bytes] = []
-    room = _REQUEST_BYTES
-    for path in paths:
-        cost = len(path) + 8
-        if part and cost > room:
-            yield part
-            part, room = [], _REQUEST_BYTES
-        part.append(path)
-        room -= cost
-    if part:
-        yield part
-
-
 async def download(
     link: Link,
     paths: Sequence[bytes],
@@ -239,7 +236,9 @@ async def download(
     """Download the files below a local directory; the answer is in their order."""
     results: dict[bytes, TransferResult] = {}
     large: list[bytes] = []
-    for part in _requests(list(dict.fromkeys(paths))):
+    wanted = list(dict.fromkeys(paths))
+    for first in range(0, len(wanted), _ASKED_AT_ONCE):
+        part = wanted[first : first + _ASKED_AT_ONCE]
         await _download_small(link, part, directory, results, large, preserve_mtime, idle_timeout)
 
     def downloading(path: bytes) -> Callable[[], Awaitable[None]]:

@@ -52,8 +52,12 @@ class FileInfo:
     link_count: int
     target: str | None
     """Where a symbolic link leads, as it is written; None for everything else."""
-    version: Version = field(repr=False)
-    """For `if_match`: says that the object is still the one that this describes."""
+    version: Version = field(repr=False, compare=False)
+    """For `if_match`: says that the object is still the one that this describes.
+
+    Compare versions by their method `matches`: whether one carries a digest depends on when it was
+    taken.
+    """
 
     @property
     def name(self) -> str:

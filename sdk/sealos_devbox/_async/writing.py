@@ -113,15 +113,15 @@ def add_write(
     if not may_write(existing, peer):
         raise file_error(errno.EACCES, path)
     mode = stat.S_IMODE(existing.mode) if write.mode is None else write.mode
-    content = batch.add_content(write.content, mode, mtime_ns)
     if must_stay(existing, peer):
         size = write.content.size
-        batch.write(seq, path, pre, [(0, content)] if size else [], size, mtime_ns)
+        ranges = [(0, batch.add_content(write.content, mode, mtime_ns))] if size else []
+        batch.write(seq, path, pre, ranges, size, mtime_ns)
         if write.mode is None:
             return seq + 1
         batch.setattr(seq + 1, path, as_left_by(seq), mode=mode)
         return seq + 2
-    batch.put(seq, path, pre, content)
+    batch.put(seq, path, pre, batch.add_content(write.content, mode, mtime_ns))
     if (existing.uid, existing.gid) == (peer.uid, peer.gid):
         return seq + 1
     if peer.uid != 0 and existing.gid not in peer.groups:
