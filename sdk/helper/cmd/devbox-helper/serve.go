@@ -14,6 +14,7 @@ import (
 	"sealos.io/devbox-helper/internal/session"
 	"sealos.io/devbox-helper/internal/snapshot"
 	"sealos.io/devbox-helper/internal/sys"
+	"sealos.io/devbox-helper/internal/watch"
 )
 
 // channel is a descriptor used without the runtime's poller, whoever else made it non-blocking.
@@ -62,8 +63,9 @@ func serve(o options) int {
 		fail(o.root + ": " + err.Error())
 	}
 	state, stateErr := apply.OpenState(space, o.state)
-	env := &files.Env{Root: space, Event: func() uint64 { return 0 }, WatchDir: func(string, int) {}}
-	changes := apply.New(space, state, stateErr, nobody{}, env.Event, exit)
+	hub := watch.NewHub(space)
+	env := &files.Env{Root: space, Event: hub.Event, WatchDir: hub.WatchDir}
+	changes := apply.New(space, state, stateErr, hub, hub.Event, exit)
 	env.After = changes.After
 	handles := &files.Handles{}
 	handlers := map[string]session.Handler{
@@ -71,7 +73,7 @@ func serve(o options) int {
 		"getxattr": env.Getxattr, "listxattr": env.Listxattr, "read": env.Read, "read_many": env.ReadMany,
 		"open": env.Open(handles), "pread": env.Pread(handles), "close": env.Close(handles), "hash": env.Hash,
 		"snapshot": snapshot.Handler(env), "apply": changes.Apply, "attach": changes.Attach, "detach": changes.Detach,
-		"sync": changes.Sync,
+		"sync": changes.Sync, "watch": hub.Handler,
 	}
 	conn := session.New(session.Config{
 		In: channel(0), Out: channel(1), Handlers: handlers,
@@ -88,17 +90,11 @@ func serve(o options) int {
 	return status
 }
 
-type nobody struct{}
-
-func (nobody) Lock()                   {}
-func (nobody) Unlock()                 {}
-func (nobody) Left(string, *root.Attr) {}
-
 func exit(status int) { time.Sleep(50 * time.Millisecond); os.Exit(status) }
 
 // capabilities names what works here (section 3).
 func capabilities(state *apply.State, space *root.Root) []string {
-	var c []string
+	c := []string{"watch"}
 	if state != nil {
 		c = append(c, "apply")
 		if state.Noreplace {

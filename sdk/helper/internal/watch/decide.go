@@ -1,0 +1,139 @@
+package watch
+
+import (
+	"syscall"
+
+	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/root"
+)
+
+// frames collects encoded events.
+type frames struct {
+	w       *watch
+	drained bool // the queue was empty when the flush began
+	done    [][]byte
+	buf     []byte
+	count   int
+}
+
+// headRoom is what the head of the array takes at most.
+const headRoom = 5
+
+// maxRetries: how often an entry that seems gone is looked at again, because its directory may just have been renamed.
+const maxRetries = 10
+
+// decide looks at one entry and appends its event, unless what is there is our own doing. The old name of a rename is
+// decided with the new one.
+func (f *frames) decide(c *change) {
+	if !c.taken && !f.decideOne(c) && c.old != nil {
+		c.old.taken = false
+		f.decide(c.old)
+	}
+}
+
+// decideOne reports whether the event of the old name was appended with it.
+func (f *frames) decideOne(c *change) bool {
+	h := f.w.hub
+	f.w.mu.Lock()
+	path := c.path()
+	from := ""
+	if c.from != nil {
+		from = c.from.path()
+	}
+	gone := c.dir.gone
+	f.w.mu.Unlock()
+	h.track.Lock()
+	defer h.track.Unlock()
+	now := f.look(path)
+	if now == nil && !gone && c.retries < maxRetries && f.w.queued() {
+		// The directory may have another name by now, of which the event is in the queue. Saying "gone" would lose it.
+		f.putOff(c)
+		return false
+	}
+	own, isOwn := f.w.own[path]
+	if isOwn && own.ours(now) {
+		return false
+	}
+	if c.from == nil || isOwn || now == nil {
+		f.event(path, c.mask, now, "", false)
+		return false
+	}
+	old, mask := f.look(from), uint32(syscall.IN_MOVED_FROM)
+	if c.old != nil {
+		mask = c.old.mask
+	}
+	f.event(from, mask, nil, "", false)
+	f.event(path, c.mask, now, from, true)
+	if old != nil { // the old name has been taken again
+		f.event(from, mask, old, "", true)
+	}
+	f.flushIfLarge()
+	return true
+}
+
+func (f *frames) putOff(c *change) {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	again := f.w.pend(c.entry, c.mask)
+	if again.from == nil {
+		again.from = c.from
+	}
+	again.retries = c.retries + 1
+	if c.old != nil { // it will have been decided by then: only its name is needed
+		again.old = nil
+	}
+}
+
+func (f *frames) look(path string) *root.Attr {
+	attr, err := f.w.hub.space.Stat(path, false)
+	if err != nil {
+		return nil
+	}
+	return attr
+}
+
+func (f *frames) overflow(n *node, mask uint32) {
+	f.w.mu.Lock()
+	path := n.path()
+	f.w.mu.Unlock()
+	f.w.hub.track.Lock()
+	defer f.w.hub.track.Unlock()
+	f.event(path, mask, nil, "", false)
+}
+
+// event numbers and encodes an event; with together it stays in the frame of the one before it. The caller holds hub.track.
+func (f *frames) event(path string, mask uint32, attr *root.Attr, from string, together bool) {
+	if !together {
+		f.flushIfLarge()
+	}
+	if f.buf == nil {
+		f.buf = make([]byte, headRoom, 4096)
+	}
+	b := msgpack.AppendUint(msgpack.AppendArray(f.buf, 5), f.w.hub.number.Add(1))
+	b = msgpack.AppendUint(msgpack.AppendBinString(b, path), uint64(mask))
+	b = root.AppendAttr(b, attr)
+	if from == "" {
+		b = msgpack.AppendNil(b)
+	} else {
+		b = msgpack.AppendBinString(b, from)
+	}
+	f.buf = b
+	f.count++
+}
+
+func (f *frames) flushIfLarge() {
+	if len(f.buf) >= frameTarget {
+		f.end()
+	}
+}
+
+func (f *frames) end() {
+	if f.count == 0 {
+		return
+	}
+	head := msgpack.AppendArray(nil, f.count)
+	start := headRoom - len(head)
+	copy(f.buf[start:], head)
+	f.done = append(f.done, f.buf[start:])
+	f.buf, f.count = nil, 0
+}

@@ -1,0 +1,176 @@
+package watch
+
+import (
+	"encoding/binary"
+	"syscall"
+)
+
+// change is what is pending for an entry.
+type change struct {
+	entry
+	mask    uint32
+	from    *entry
+	old     *change // what is pending for from: decided together with this one
+	taken   bool    // is the old of another
+	retries int
+}
+
+// moved is the first half of a rename. Its second half follows in the queue if it is within the tree.
+type moved struct {
+	entry
+	dir *node
+}
+
+// maxPending: beyond it the client had better list the tree again.
+const maxPending = 65536
+
+// pend notes a change. The caller holds mu.
+func (w *watch) pend(e entry, mask uint32) *change {
+	c := w.pending[e]
+	if c == nil {
+		if len(w.order) >= maxPending {
+			w.overflowed()
+			return &change{}
+		}
+		c = &change{entry: e}
+		w.pending[e] = c
+		w.order = append(w.order, c)
+	}
+	c.mask |= mask & syscall.IN_ALL_EVENTS
+	return c
+}
+
+// overflowed: events were lost. The client lists the tree again, and by that also adds what is not watched yet.
+func (w *watch) overflowed() {
+	w.pending, w.order = map[entry]*change{}, nil
+	w.overflow[w.top] = true
+	w.rewalk = w.walk
+}
+
+// parse handles what was read from inotify. The caller holds mu.
+func (w *watch) parse(b []byte) {
+	for len(b) >= syscall.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(b))
+		mask, cookie := binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[8:])
+		size := syscall.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
+		if size > len(b) {
+			return
+		}
+		name := b[syscall.SizeofInotifyEvent:size]
+		for i, c := range name {
+			if c == 0 {
+				name = name[:i]
+				break
+			}
+		}
+		w.handle(wd, mask, cookie, string(name))
+		b = b[size:]
+	}
+}
+
+func (w *watch) handle(wd int32, mask, cookie uint32, name string) {
+	if mask&syscall.IN_Q_OVERFLOW != 0 {
+		w.overflowed()
+		return
+	}
+	n := w.byWD[wd]
+	if n == nil {
+		return
+	}
+	if name == "" {
+		w.handleSelf(n, mask)
+		return
+	}
+	if w.hub.space.HiddenName(n.path(), []byte(name)) {
+		return
+	}
+	e := entry{n, name}
+	c := w.pend(e, mask)
+	directory := mask&syscall.IN_ISDIR != 0
+	switch {
+	case mask&syscall.IN_MOVED_FROM != 0:
+		w.movedFrom(e, cookie, directory)
+	case mask&syscall.IN_MOVED_TO != 0:
+		w.movedTo(c, cookie, directory)
+	case mask&syscall.IN_CREATE != 0 && directory:
+		w.addTree(w.child(n, name), true)
+	case mask&syscall.IN_DELETE != 0 && directory:
+		if gone := w.kids[e]; gone != nil {
+			w.detach(gone)
+		}
+	}
+}
+
+func (w *watch) handleSelf(n *node, mask uint32) {
+	switch {
+	case mask&(syscall.IN_UNMOUNT|syscall.IN_DELETE_SELF) != 0 && n == w.top:
+		w.lost = true
+	case mask&syscall.IN_IGNORED != 0:
+		if w.byWD[n.wd] == n {
+			delete(w.byWD, n.wd)
+		}
+		n.wd = -1
+	case mask&syscall.IN_ATTRIB != 0 && n == w.top:
+		w.pend(entry{dir: n}, mask) // no parent of it is watched
+	}
+}
+
+func (w *watch) movedFrom(e entry, cookie uint32, directory bool) {
+	m := moved{entry: e}
+	if directory {
+		if m.dir = w.kids[e]; m.dir != nil {
+			delete(w.kids, e) // its watches stay until it is known where it went
+		}
+	}
+	w.moves[cookie] = m
+}
+
+func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
+	m, both := w.moves[cookie]
+	delete(w.moves, cookie)
+	if directory {
+		if replaced := w.kids[c.entry]; replaced != nil && replaced != m.dir {
+			w.detach(replaced)
+		}
+	}
+	if !both {
+		if directory {
+			w.addTree(w.child(c.dir, c.name), true)
+		}
+		return
+	}
+	from := m.entry
+	if before := w.pending[from]; before != nil && before.from != nil {
+		from, c.old = *before.from, before.old // renamed twice
+		before.from, before.old = nil, nil
+	} else if before != nil && before != c {
+		before.taken, c.old = true, before
+	}
+	if from != c.entry {
+		c.from = &from
+	} else if c.old != nil {
+		c.old.taken, c.old = false, nil // back where it was
+	}
+	if directory {
+		if m.dir == nil {
+			w.addTree(w.child(c.dir, c.name), true)
+			return
+		}
+		m.dir.parent, m.dir.name = c.dir, c.name
+		w.kids[c.entry] = m.dir
+	}
+}
+
+// movedAway forgets the directories that left the tree: the second half of their rename never came.
+func (w *watch) movedAway() {
+	dead := map[*node]bool{}
+	for cookie, m := range w.moves {
+		if m.dir != nil {
+			dead[m.dir] = true
+		}
+		delete(w.moves, cookie)
+	}
+	if len(dead) > 0 {
+		w.detachBelow(dead)
+	}
+}

@@ -1,0 +1,180 @@
+package watch
+
+import (
+	"strings"
+	"syscall"
+
+	"sealos.io/devbox-helper/internal/root"
+	"sealos.io/devbox-helper/internal/sys"
+)
+
+// node is a directory. Its path is that of its parents, so that a rename changes one node.
+type node struct {
+	parent  *node // nil: the watch's top, whose name is its path
+	name    string
+	wd      int32 // -1: not watched by inotify
+	scanned bool
+	gone    bool
+	stamp   [2]int64 // mtime and ctime, of a scanned one
+}
+
+type entry struct {
+	dir  *node
+	name string
+}
+
+func (n *node) path() string {
+	if n.parent == nil {
+		return n.name
+	}
+	return root.Join(n.parent.path(), n.name)
+}
+
+func (e entry) path() string {
+	if e.name == "" {
+		return e.dir.path()
+	}
+	return root.Join(e.dir.path(), e.name)
+}
+
+const watchMask = syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MODIFY | syscall.IN_ATTRIB | syscall.IN_CLOSE_WRITE |
+	syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO | syscall.IN_DELETE_SELF | syscall.IN_ONLYDIR | syscall.IN_EXCL_UNLINK
+
+// attach watches a directory that is open. The caller holds mu.
+func (w *watch) attach(n *node, fd int) {
+	if n.wd >= 0 || n.scanned || w.closed {
+		return
+	}
+	if len(w.byWD) < w.hub.limit {
+		wd, err := syscall.InotifyAddWatch(w.fd, sys.ProcFD(fd), watchMask)
+		if err == nil {
+			w.known(n, int32(wd))
+			return
+		}
+	}
+	n.scanned = true
+	n.stamp = stampOf(fd)
+	w.scanned = append(w.scanned, n)
+	w.startScanning()
+}
+
+// known files a node under its watch descriptor. The kernel gives the same descriptor for the same directory: what was
+// filed under it has been moved here without our having seen it.
+func (w *watch) known(n *node, wd int32) {
+	if old := w.byWD[wd]; old != nil && old != n {
+		old.wd = -1
+		w.detach(old)
+	}
+	n.wd = wd
+	w.byWD[wd] = n
+}
+
+func stampOf(fd int) [2]int64 {
+	var st syscall.Stat_t
+	if sys.Fstat(fd, &st) != nil {
+		return [2]int64{}
+	}
+	return [2]int64{st.Mtim.Nano(), st.Ctim.Nano()}
+}
+
+// child returns the node of a subdirectory, made if need be. The caller holds mu.
+func (w *watch) child(parent *node, name string) *node {
+	key := entry{parent, name}
+	n := w.kids[key]
+	if n == nil {
+		n = &node{parent: parent, name: name, wd: -1}
+		w.kids[key] = n
+	}
+	return n
+}
+
+// watchDir adds a directory that is about to be read, and those above it.
+func (w *watch) watchDir(path string, fd int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.top
+	for rest := path; rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		n = w.child(n, name)
+		if rest != "" && n.wd < 0 && !n.scanned {
+			if above, err := w.hub.space.Open(n.path(), syscall.O_RDONLY|syscall.O_DIRECTORY, false); err == nil {
+				w.attach(n, above)
+				syscall.Close(above)
+			}
+		}
+	}
+	w.attach(n, fd)
+}
+
+// addTree watches a directory and what is below it. report: it has just appeared, and what it holds is pending as if it
+// had been created now. The caller holds mu.
+func (w *watch) addTree(n *node, report bool) {
+	path := n.path()
+	fd, err := w.hub.space.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY, false)
+	if err != nil {
+		return
+	}
+	w.attach(n, fd)
+	var below []string
+	sys.Dirents(fd, make([]byte, 8192), func(name []byte, kind byte) error {
+		if w.hub.space.HiddenName(path, name) {
+			return nil
+		}
+		if report {
+			w.pend(entry{n, string(name)}, syscall.IN_CREATE)
+		}
+		if kind == sys.DTDir || kind == sys.DTUnknown {
+			below = append(below, string(name))
+		}
+		return nil
+	})
+	syscall.Close(fd)
+	for _, name := range below {
+		sub := w.child(n, name)
+		before := sub.wd >= 0 || sub.scanned
+		w.addTree(sub, report)
+		if !before && sub.wd < 0 && !sub.scanned {
+			delete(w.kids, entry{n, name}) // no directory, or gone
+		}
+	}
+}
+
+// detach forgets a directory and all below it. The caller holds mu.
+func (w *watch) detach(n *node) {
+	if w.kids[entry{n.parent, n.name}] == n {
+		delete(w.kids, entry{n.parent, n.name})
+	}
+	w.detachBelow(map[*node]bool{n: true})
+}
+
+// detachBelow goes over all nodes once: directories do not know their children, which saves memory in every one of
+// them, and a directory disappears far less often than it exists.
+func (w *watch) detachBelow(dead map[*node]bool) {
+	isDead := func(n *node) bool {
+		for m := n; m != nil; m = m.parent {
+			if dead[m] {
+				return true
+			}
+		}
+		return false
+	}
+	for n := range dead {
+		w.drop(n)
+	}
+	for key, n := range w.kids {
+		if isDead(n) {
+			delete(w.kids, key)
+			w.drop(n)
+		}
+	}
+}
+
+func (w *watch) drop(n *node) {
+	n.gone = true
+	if n.wd >= 0 && w.byWD[n.wd] == n {
+		syscall.InotifyRmWatch(w.fd, uint32(n.wd))
+		delete(w.byWD, n.wd)
+	}
+	n.wd = -1
+}
