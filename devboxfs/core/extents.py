@@ -113,7 +113,12 @@ class ExtentMap:
             if at < len(starts) and starts[at] <= position:
                 stop = min(ends[at], end)
                 found.append(
-                    BlobPiece(position, stop - position, self._blobs[at], self._offsets[at] + position - starts[at])
+                    BlobPiece(
+                        position,
+                        stop - position,
+                        self._blobs[at],
+                        self._offsets[at] + position - starts[at],
+                    )
                 )
                 at += 1
             else:
@@ -130,7 +135,9 @@ class ExtentMap:
         """Return the extents in order."""
         return [
             BlobPiece(start, end - start, blob, blob_offset)
-            for start, end, blob, blob_offset in zip(self._starts, self._ends, self._blobs, self._offsets, strict=True)
+            for start, end, blob, blob_offset in zip(
+                self._starts, self._ends, self._blobs, self._offsets, strict=True
+            )
         ]
 
     def _cut(self, start: int, end: int) -> None:
@@ -145,7 +152,9 @@ class ExtentMap:
             keep.append((starts[first], start, self._blobs[first], self._offsets[first]))
         if ends[last - 1] > end:
             skipped = end - starts[last - 1]
-            keep.append((end, ends[last - 1], self._blobs[last - 1], self._offsets[last - 1] + skipped))
+            keep.append(
+                (end, ends[last - 1], self._blobs[last - 1], self._offsets[last - 1] + skipped)
+            )
         starts[first:last] = [k[0] for k in keep]
         ends[first:last] = [k[1] for k in keep]
         self._blobs[first:last] = [k[2] for k in keep]

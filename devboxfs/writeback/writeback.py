@@ -6,6 +6,9 @@ flusher (`run`) carries it to the box, and the listener hears what became of it.
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,11 +16,20 @@ from pathlib import Path
 
 import trio
 
-from devboxfs.core.ops import Operation
-from devboxfs.writeback.limits import Limits
-from devboxfs.writeback.seams import ConflictReport, Link, Listener
+from devboxfs.core.ops import Operation, Source
+from devboxfs.core.records import RecordError
+from devboxfs.writeback.conflicts import ConflictStore
+from devboxfs.writeback.flusher import Flusher, SyncRequest
+from devboxfs.writeback.journal import Control, Journal, JournalInUseError, find_journals
+from devboxfs.writeback.ledger import Ledger
+from devboxfs.writeback.limits import INLINE_LIMIT, Limits
+from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
 
 __all__ = ["WriteBack", "WriteBackStatistics"]
+
+_log = logging.getLogger(__name__)
+
+_TICK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +68,74 @@ class WriteBack:
         A journal there whose owner is dead is adopted and read, else a new one is made. Raises
         OSError when the directory cannot be used.
         """
-        raise NotImplementedError
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        adopted: list[tuple[Journal, list[Operation | Control]]] = []
+        for path in find_journals(directory):
+            try:
+                adopted.append(Journal.adopt(path, limits))
+            except JournalInUseError:
+                continue
+            except RecordError as error:
+                _log.error("journal %s is left alone: %s", path, error)
+        if not adopted:
+            journal = Journal.create(directory, box_uid=box_uid, box_name=box_name, limits=limits)
+            adopted.append((journal, []))
+        opened = [cls(journal, found, directory, limits, monotonic) for journal, found in adopted]
+        first = opened[0]
+        # Others are brought to the box by recover(), and are finished then.
+        first._others = opened[1:]
+        first._journal.next_oid = max(other._journal.next_oid for other in opened)
+        return first
+
+    def __init__(
+        self,
+        journal: Journal,
+        found: list[Operation | Control],
+        directory: Path,
+        limits: Limits,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._journal = journal
+        self._limits = limits
+        self._ledger = Ledger(journal, limits, monotonic)
+        self._ledger.restore(found)
+        self._flusher = Flusher(
+            self._ledger, ConflictStore(directory / "conflicts"), limits, monotonic
+        )
+        # A journal that was in use may be known to the box.
+        self._flusher.detached = not found
+        if journal.damage is not None:
+            self._flusher.last_error = journal.damage
+        self._others: list[WriteBack] = []
+        self._unsynced = trio.Event()
+        self._closed = False
 
     @property
     def has_backlog(self) -> bool:
         """Whether the journal held operations that are not known to be in the box: call recover()."""
-        raise NotImplementedError
+        return self._ledger.pending or bool(self._others)
 
     @property
     def known_full(self) -> bool:
         """Whether the box has refused changes for want of space and has not taken any since."""
-        raise NotImplementedError
+        trouble = self._flusher.trouble
+        return trouble is not None and trouble.errno in {errno.ENOSPC, errno.EDQUOT}
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of content that were accepted and are not settled."""
-        raise NotImplementedError
+        return self._ledger.pending_bytes
 
     @property
     def last_seq(self) -> int:
         """The seq of the newest accepted operation; 0 when there has been none."""
-        raise NotImplementedError
+        return self._journal.next_seq - 1
 
     def next_oid(self) -> int:
         """Return a number for a new object that no operation of this journal has ever used."""
-        raise NotImplementedError
+        oid = self._journal.next_oid
+        self._journal.next_oid = oid + 1
+        return oid
 
     def append(self, op: Operation) -> int:
         """Accept an operation without data, or a SYMLINK or SETXATTR with a small one; sets and returns op.seq.
@@ -88,14 +143,34 @@ class WriteBack:
         Raises OSError(ENOSPC) when the journal's limit would be passed or the local disk is full,
         OSError otherwise when it cannot be written; the operation was not accepted then.
         """
-        raise NotImplementedError
+        seq = self._journal.append(op)
+        self._accepted(op)
+        return seq
+
+    def _accepted(self, op: Operation) -> None:
+        ledger = self._ledger
+        idle = ledger.first_fresh is None
+        ledger.accept(op)
+        limits = self._limits
+        # In between, the flusher looks by itself when the operations before this one are due.
+        if (
+            idle
+            or ledger.fresh_bytes >= limits.batch_bytes
+            or ledger.fresh_names >= limits.batch_operations
+        ):
+            self._flusher.nudge()
+        self._unsynced.set()
 
     def append_write(self, op: Operation, data: bytes) -> Operation:
         """Accept a WRITE with up to INLINE_LIMIT bytes; sets op.seq, op.length and op.source.
 
         Raises as append() does.
         """
-        raise NotImplementedError
+        if len(data) > INLINE_LIMIT:
+            raise ValueError(f"more than {INLINE_LIMIT} bytes: use append_large_write()")
+        self._journal.append_write(op, data)
+        self._accepted(op)
+        return op
 
     async def append_large_write(self, op: Operation, data: bytes) -> Operation:
         """Accept a WRITE of any size: the data goes to a spool file in a thread, then the record is appended.
@@ -103,22 +178,50 @@ class WriteBack:
         Operations that other tasks append meanwhile come before it. Raises as append() does. When
         it is cancelled the operation may have been accepted; op.seq says so.
         """
-        raise NotImplementedError
+        if len(data) <= INLINE_LIMIT:
+            return self.append_write(op, data)
+        spool, offset = self._journal.spool_for(op.oid, len(data))
+        try:
+            await trio.to_thread.run_sync(Journal.write_spool, spool, offset, data)
+        finally:
+            self._journal.spooled(spool)
+        op.length = len(data)
+        op.source = Source(spool.blob, offset)
+        self._journal.append(op)
+        self._accepted(op)
+        return op
 
     def file_opened(self, oid: int) -> None:
         """Count one more handle that can write the new file `oid`: it is kept back for a while."""
-        raise NotImplementedError
+        self._ledger.file_opened(oid)
 
     def file_closed(self, oid: int) -> None:
         """Count one handle less; at the last one the file is published."""
-        raise NotImplementedError
+        if self._ledger.file_closed(oid):
+            self._flusher.nudge()
 
     async def reserve(self, nbytes: int) -> None:
         """Wait while too much is unsent and the link is up; call it before append_write. Usually returns at once."""
-        raise NotImplementedError
+        flusher, limits = self._flusher, self._limits
+        while True:
+            allowed = max(limits.unsent_bytes, limits.unsent_seconds * flusher.bandwidth)
+            pending = self._ledger.pending_bytes
+            if not pending or pending + nbytes <= allowed or flusher.trouble is not None:
+                return
+            if flusher.link is None or not flusher.link.online:
+                return
+            flusher.nudge()
+            # The link may go down without anything being settled.
+            with trio.move_on_after(_TICK):
+                await flusher.wait_progress()
 
     async def sync(
-        self, paths: list[bytes], upto_seq: int, *, sync_box: bool = True, oids: Collection[int] = ()
+        self,
+        paths: list[bytes],
+        upto_seq: int,
+        *,
+        sync_box: bool = True,
+        oids: Collection[int] = (),
     ) -> int:
         """Flush everything up to `upto_seq` now, and fsync `paths` in the box; returns an errno, 0 for success.
 
@@ -126,18 +229,38 @@ class WriteBack:
         errno when fsync failed there. `paths` are those of this moment. One round trip when nothing
         is in flight. Waits for the link as long as the caller lets it; can be cancelled at any time.
         """
-        raise NotImplementedError
+        request = self._flusher.request(upto_seq, paths, oids, sync_box=sync_box)
+        return await self._wait(request)
+
+    async def _wait(self, request: SyncRequest) -> int:
+        try:
+            await request.done.wait()
+        finally:
+            self._flusher.withdraw(request)
+        return request.errno
 
     async def sync_all(self) -> int:
         """Flush everything that is pending, then syncfs in the box; returns an errno as sync() does."""
-        raise NotImplementedError
+        request = self._flusher.request(self.last_seq, None, (), sync_box=True)
+        return await self._wait(request)
 
     async def drain(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Return when nothing is pending, the box has it on stable storage, and has forgotten the journal.
 
         `progress(settled, total)` is called as operations settle. For unmount; needs run().
         """
-        raise NotImplementedError
+        flusher, ledger = self._flusher, self._ledger
+        start = flusher.settled_count
+        flusher.hurry = flusher.draining = True
+        flusher.nudge()
+        try:
+            while ledger.pending or not flusher.detached:
+                await flusher.wait_progress()
+                if progress is not None:
+                    done = flusher.settled_count - start
+                    progress(done, done + ledger.unsettled)
+        finally:
+            flusher.hurry = flusher.draining = False
 
     async def recover(self, link: Link) -> list[ConflictReport]:
         """Bring everything that the journal holds to the box; returns what became a conflict.
@@ -146,7 +269,37 @@ class WriteBack:
         the box's errno when the box refuses changes for want of space or because it is read-only;
         everything stays in the journal then.
         """
-        raise NotImplementedError
+        listener = _Collector()
+        for other in list(self._others):
+            await other._finish(link, listener, drain=True)
+            other.close()
+            self._others.remove(other)
+        if self._ledger.pending:
+            await self._finish(link, listener, drain=False)
+        return listener.conflicts
+
+    async def _finish(self, link: Link, listener: _Collector, *, drain: bool) -> None:
+        """Flush until nothing is pending."""
+        flusher = self._flusher
+        flusher.hurry = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flusher.run, link, listener)
+                if drain:
+                    await self.drain()
+                while self._ledger.pending and flusher.trouble is None:
+                    await flusher.wait_progress()
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+        finally:
+            flusher.hurry = False
+        if flusher.trouble is not None:
+            number = flusher.trouble.errno
+            flusher.trouble = None
+            raise OSError(number, os.strerror(number))
 
     async def run(
         self,
@@ -156,16 +309,59 @@ class WriteBack:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Flush until cancelled. Nothing is lost by that at any moment: what is not settled stays in the journal."""
-        raise NotImplementedError
+        task_status.started()
+        await self._flusher.run(link, listener)
 
     async def run_ticker(self) -> None:
         """fdatasync the journal in a thread once a second while something is not on the local disk yet."""
-        raise NotImplementedError
+        while True:
+            await self._unsynced.wait()
+            self._unsynced = trio.Event()
+            await trio.sleep(_TICK)
+            while self._journal.has_unsynced:
+                plan = self._journal.sync_plan()
+                try:
+                    await trio.to_thread.run_sync(self._journal.sync, plan)
+                except OSError as error:
+                    self._flusher.last_error = f"local disk: {error}"
+                    _log.error("journal cannot be made durable: %s", error)
+                await trio.sleep(_TICK)
 
     def statistics(self) -> WriteBackStatistics:
         """Return the counters as they are now."""
-        raise NotImplementedError
+        ledger, flusher = self._ledger, self._flusher
+        return WriteBackStatistics(
+            pending_operations=ledger.unsettled,
+            pending_bytes=ledger.pending_bytes,
+            batches_in_flight=len(ledger.batches),
+            oldest_pending_age=ledger.oldest_age(),
+            journal_bytes=self._journal.size,
+            last_error=flusher.last_error,
+            conflicts=list(flusher.conflicts),
+            batches_sent=flusher.batches_sent,
+            wire_operations_sent=flusher.wire_operations_sent,
+        )
 
     def close(self) -> None:
         """Sync the journal and release its lock; it is removed when drain() has finished and nothing came after it."""
-        raise NotImplementedError
+        if self._closed:
+            return
+        self._closed = True
+        for other in self._others:
+            other.close()
+        finished = not self._ledger.pending and self._flusher.detached
+        self._journal.close(remove=finished)
+
+
+class _Collector:
+    """Hears what became of operations before there is a file system to hear it."""
+
+    def __init__(self) -> None:
+        self.conflicts: list[ConflictReport] = []
+
+    def settled(self, batch: Settled) -> None:
+        """Keep the conflicts."""
+        self.conflicts += batch.conflicts
+
+    def trouble(self, errno: int, oids: set[int]) -> None:
+        """Do nothing: recover() raises it."""

@@ -1,0 +1,633 @@
+"""Carries what is pending to the box.
+
+One task (`run`) decides and settles; one more per batch in flight only waits for its answer, and one
+during a connection asks for durability. All decisions are made between two awaits on the ledger, so
+that cancelling any of them at any moment loses nothing: a batch without a RESULT is sent again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+
+from devboxfs.core import records
+from devboxfs.core.deferral import Blocked
+from devboxfs.core.extents import ExtentMap
+from devboxfs.core.ops import Kind, Operation
+from devboxfs.core.plan import Left
+from devboxfs.core.records import LinkRecord
+from devboxfs.writeback import faults
+from devboxfs.writeback.conflicts import ConflictStore
+from devboxfs.writeback.ledger import InFlight, Ledger, Result
+from devboxfs.writeback.limits import Limits
+from devboxfs.writeback.outcomes import TROUBLE, Decision, Keep, decide
+from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
+from sealos_devbox import (
+    ApplyResult,
+    BoxFileError,
+    DevboxError,
+    FileTransport,
+    Outcome,
+    TransportError,
+)
+
+__all__ = ["Flusher", "SyncRequest"]
+
+_log = logging.getLogger(__name__)
+
+_CONFLICTS_KEPT = 100
+
+
+@dataclass(slots=True, eq=False)
+class SyncRequest:
+    """Somebody waits for everything up to `upto`."""
+
+    upto: int
+    paths: list[bytes] | None
+    """To fsync in the box; None: the whole file system."""
+    oids: frozenset[int]
+    sync_box: bool
+    done: trio.Event = field(default_factory=trio.Event)
+    errno: int = 0
+    batch: int = 0
+    """The batch that carries the sync."""
+
+    def finish(self, number: int = 0) -> None:
+        """Wake who waits."""
+        self.errno = self.errno or number
+        self.done.set()
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """The box refuses changes."""
+
+    errno: int
+    free_bytes: int
+    delay: float
+    retry_at: float
+    tried: int = 0
+    """The last seq that was looked at for something that makes room."""
+
+
+class _LinkBroken(Exception):  # noqa: N818 - a signal
+    """The transport is of no use any more."""
+
+
+class Flusher:
+    """See the module. One per journal."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: ConflictStore,
+        limits: Limits,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.ledger = ledger
+        self.conflicts: list[ConflictReport] = []
+        self.last_error: str | None = None
+        self.batches_sent = 0
+        self.wire_operations_sent = 0
+        self.settled_count = 0
+        self.bandwidth = 0.0
+        self.trouble: _Trouble | None = None
+        self.detached = True
+        """The helper knows nothing of the journal, and need not."""
+        self.hurry = False
+        """Nothing is kept back, nothing waits for company."""
+        self.draining = False
+        """When nothing is pending, the box is told to forget the journal."""
+        self.hold = bool(ledger.batches)
+        """The recorded batches first: what they leave is known when they have settled."""
+        self.link: Link | None = None
+        self.listener: Listener | None = None
+        self.attached = False
+        self._store = store
+        self._limits = limits
+        self._monotonic = monotonic
+        self._requests: list[SyncRequest] = []
+        self._wake = trio.Event()
+        self._progress = trio.Event()
+        self._suspect: Blocked | None = None
+        self._broken: DevboxError | None = None
+        self._pause_until = 0.0
+        self._idle_since: float | None = None
+
+    # -- for others
+
+    def nudge(self) -> None:
+        """Let the flusher look whether there is something to do."""
+        self._wake.set()
+
+    async def wait_progress(self) -> None:
+        """Return when something has been settled or given up since the call."""
+        await self._progress.wait()
+
+    def request(
+        self, upto: int, paths: list[bytes] | None, oids: Collection[int], *, sync_box: bool
+    ) -> SyncRequest:
+        """Ask for everything up to `upto`; its `done` event tells when."""
+        request = SyncRequest(upto, paths, frozenset(oids), sync_box)
+        self._requests.append(request)
+        self._wake.set()
+        return request
+
+    def withdraw(self, request: SyncRequest) -> None:
+        """Nobody waits for it any more."""
+        if request in self._requests:
+            self._requests.remove(request)
+
+    # -- the task
+
+    async def run(self, link: Link, listener: Listener) -> None:
+        """Flush until cancelled."""
+        self.link, self.listener = link, listener
+        previous: FileTransport | None = None
+        try:
+            while True:
+                transport = await link.wait_transport(previous)
+                try:
+                    await self._serve(transport)
+                except _LinkBroken as broken:
+                    self.last_error = str(broken)
+                    _log.info("the way to the box is gone, journal waits: %s", broken)
+                self.attached = False
+                previous = transport
+        finally:
+            self.attached = False
+            self.link = self.listener = None
+
+    async def _serve(self, transport: FileTransport) -> None:
+        self._broken = None
+        for batch in self.ledger.batches:
+            batch.sent = batch.result = None
+            batch.refused = 0
+        try:
+            async with trio.open_nursery() as senders:
+                await self._work(transport, senders)
+                senders.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            # A bug, for the tasks catch what can go wrong; it leaves as itself if it is one.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+        # Raised out here: an exception through the nursery would be wrapped in a group.
+        raise _LinkBroken(str(self._broken))
+
+    async def _work(self, transport: FileTransport, senders: trio.Nursery) -> None:
+        """Return when the transport is of no use any more."""
+        while self._broken is None:
+            self._wake = trio.Event()
+            if await self._settle_heads():
+                continue
+            now = self._monotonic()
+            if now >= self._pause_until:
+                try:
+                    if await self._step(transport, senders, now):
+                        continue
+                except DevboxError as error:
+                    self._broken = error
+                    break
+                except OSError as error:
+                    # The local disk: nothing has changed, so it is tried again.
+                    self._local_failure(error)
+            with trio.move_on_after(self._sleep()):
+                await self._wake.wait()
+
+    async def _step(self, transport: FileTransport, senders: trio.Nursery, now: float) -> bool:
+        """Do one thing that is due; returns whether there may be more."""
+        ledger = self.ledger
+        if ledger.pending or self._requests or not self.detached:
+            if not self.attached:
+                await self._attach(transport)
+                return True
+        unsent = next((batch for batch in ledger.batches if batch.sent is None), None)
+        if unsent is not None:
+            await self._send(transport, senders, unsent)
+            return True
+        batch = await self._cut(transport, now)
+        if batch is not None:
+            return True
+        return await self._rest(transport, now)
+
+    # -- connection
+
+    async def _attach(self, transport: FileTransport) -> None:
+        ledger, journal = self.ledger, self.ledger.journal
+        while True:
+            journal.generation += 1
+            record = LinkRecord(journal.generation, ledger.boot_id)
+            journal.append_control(records.LINK, 0, msgspec.msgpack.encode(record))
+            try:
+                applied, durable, boot_id = await transport.attach(
+                    journal.ident, journal.generation
+                )
+                break
+            except BoxFileError as error:
+                if error.errno != errno.ESTALE or journal.generation > 1 << 40:
+                    raise
+                # A generation that this disk has forgotten (it lost its power) was higher.
+                journal.generation *= 2
+        self.detached = False
+        settled = max((batch.number for batch in ledger.retained), default=0)
+        if applied < settled and ledger.boot_id and boot_id != ledger.boot_id:
+            count = ledger.replay_after(applied)
+            _log.warning("box lost its power, %d batches are sent again", count)
+        journal.next_batch = max(journal.next_batch, applied + 1)
+        if boot_id != ledger.boot_id:
+            ledger.boot_id = boot_id
+            record = LinkRecord(journal.generation, boot_id)
+            journal.append_control(records.LINK, 0, msgspec.msgpack.encode(record))
+        ledger.note_durable(durable)
+        self.attached = True
+
+    async def _send(self, transport: FileTransport, senders: trio.Nursery, batch: InFlight) -> None:
+        faults.passing("send-before")
+        ledger = self.ledger
+        batch.sent = self._monotonic()
+        batch.result = None
+        self.batches_sent += 1
+        self.wire_operations_sent += len(batch.wire)
+        # start() returns when apply() has begun, so batches are sent in their order.
+        await senders.start(self._apply, transport, batch, ledger.journal.ident)
+
+    async def _apply(
+        self,
+        transport: FileTransport,
+        batch: InFlight,
+        journal: bytes,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        value = batch.batch(journal, self.ledger.journal.generation)
+        started = self._monotonic()
+        task_status.started()  # no await until apply()
+        try:
+            result = await transport.apply(value)
+        except BoxFileError as error:
+            self._batch_refused(batch, error)
+        except DevboxError as error:
+            self._broken = self._broken or error
+        except OSError as error:
+            # Content could not be read from the journal.
+            _log.exception("batch %d cannot be sent", batch.number)
+            self._local_failure(error)
+            self._broken = self._broken or TransportError(str(error))
+        else:
+            batch.result = result
+            self._measure(batch, self._monotonic() - started)
+        self._wake.set()
+
+    def _batch_refused(self, batch: InFlight, error: BoxFileError) -> None:
+        number = error.errno or errno.EIO
+        if number in TROUBLE:
+            # Nothing of it was applied: as if its first operation had met the trouble.
+            outcomes = [Outcome(_seq(wire), errno.ECANCELED) for wire in batch.wire]
+            if outcomes:
+                outcomes[0] = Outcome(outcomes[0].seq, number)
+            batch.result = ApplyResult(outcomes, 0, 0, 0, 0, number)
+            return
+        self.last_error = str(error)
+        if number != errno.ESTALE:
+            _log.error("box refuses batch %d: %s", batch.number, error)
+            self._pause_until = self._monotonic() + self._limits.retry_first
+        self.attached = False
+        self._broken = self._broken or error
+
+    def _measure(self, batch: InFlight, seconds: float) -> None:
+        if batch.size >= 1 << 18 and seconds > 0:
+            rate = batch.size / seconds
+            self.bandwidth = rate if not self.bandwidth else 0.7 * self.bandwidth + 0.3 * rate
+
+    def _local_failure(self, error: OSError) -> None:
+        self.last_error = f"local disk: {error}"
+        _log.error("journal cannot be used, trying again: %s", error)
+        self._pause_until = self._monotonic() + self._limits.retry_first
+
+    # -- outcomes
+
+    async def _settle_heads(self) -> bool:
+        """Settle the oldest batches that have their outcomes; returns whether there was one."""
+        ledger = self.ledger
+        found = False
+        while ledger.batches and ledger.batches[0].result is not None:
+            if self._monotonic() < self._pause_until:
+                break
+            batch = ledger.batches[0]
+            result = batch.result
+            if result is None:
+                break
+            faults.passing("outcome-before")
+            decision = decide(ledger, batch, result, self._suspect)
+            try:
+                await self._keep(decision)
+                # No await until the waiters are woken.
+                ledger.settle(batch, decision.result)
+            except OSError as error:
+                self._local_failure(error)
+                break
+            faults.passing("outcome-after")
+            self._settled(batch, result, decision)
+            found = True
+        return found
+
+    async def _keep(self, decision: Decision) -> None:
+        """Write to the conflict store what the box does not take."""
+        for keep in decision.keeps:
+            path = await self._store_one(keep)
+            if keep.conflict:
+                decision.settled.conflicts.append(
+                    ConflictReport(keep.oid, keep.path, keep.errno, keep.remote, None, path)
+                )
+            else:
+                decision.settled.errors[keep.oid] = keep.errno
+
+    async def _store_one(self, keep: Keep) -> str:
+        def write() -> str:
+            return str(
+                self._store.keep(
+                    keep.path, keep.image, errno=keep.errno, time_ns=keep.time_ns, seq=keep.seq
+                )
+            )
+
+        path = await trio.to_thread.run_sync(write)
+        _log.warning("box did not take a file (errno %d), it is kept in %s", keep.errno, path)
+        return path
+
+    def _settled(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
+        ledger, listener = self.ledger, self.listener
+        settled = decision.settled
+        if batch.replay:
+            for oid, attr in settled.objects.items():
+                if attr is not None:
+                    ledger.rebase(oid, None, attr.version)
+        self.settled_count += len(settled.seqs)
+        self._suspect = decision.suspect if ledger.batches else None
+        ledger.owed.update(decision.owed)
+        for report in settled.conflicts:
+            ledger.relocated.pop(report.oid, None)
+            _log.warning(
+                "conflict at %r, ours is %r", report.path, report.kept_as or report.stored_at
+            )
+        self.conflicts = (self.conflicts + settled.conflicts)[-_CONFLICTS_KEPT:]
+        for oid, number in settled.errors.items():
+            self.last_error = f"box refused a change (object {oid}): errno {number}"
+        if listener is not None:
+            listener.settled(settled)
+        self._note_trouble(batch, result, decision)
+        ledger.note_durable(result.durable)
+        self._answer(batch, result, decision)
+        self._idle_since = self._monotonic()
+        self._progress.set()
+        self._progress = trio.Event()
+
+    def _note_trouble(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
+        trouble, listener = self.trouble, self.listener
+        if decision.trouble and not batch.record.bypass:
+            delay = self._limits.retry_first
+            if trouble is not None:
+                delay = min(trouble.delay * 2, self._limits.retry_last)
+            retry_at = self._monotonic() + delay
+            self.trouble = _Trouble(decision.trouble, result.free_bytes, delay, retry_at)
+            self.last_error = f"box refuses changes: errno {decision.trouble}"
+            if trouble is None:
+                _log.warning("box refuses changes, journal waits: errno %d", decision.trouble)
+            if listener is not None:
+                listener.trouble(
+                    decision.trouble, {op.oid for op in self.ledger.unsettled_operations()}
+                )
+        elif trouble is not None and batch.record.resume is not None:
+            self.trouble = None
+            _log.info("box takes changes again")
+            if listener is not None:
+                listener.trouble(0, set())
+
+    def _answer(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
+        """Tell those who wait for the batch, and note for others what went wrong with their objects."""
+        for request in list(self._requests):
+            for oid, number in decision.hurt.items():
+                if request.paths is None or oid in request.oids:
+                    request.errno = request.errno or number
+            for path in request.paths or ():
+                request.errno = request.errno or decision.hurt_paths.get(path, 0)
+            if request.batch == batch.number:
+                self._requests.remove(request)
+                request.finish(result.sync_errno)
+            elif self.trouble is not None and request.errno:
+                # It will not get better soon.
+                self._requests.remove(request)
+                request.finish()
+
+    # -- what goes next
+
+    def _due(self, now: float) -> float | None:
+        """Return when the next batch is to be cut; None: when something happens."""
+        ledger, limits = self.ledger, self._limits
+        if ledger.more or (self.hurry and ledger.waiting):
+            return now
+        if any(not request.batch for request in self._requests):
+            return now
+        if (
+            ledger.fresh_names >= limits.batch_operations
+            or ledger.fresh_bytes >= limits.batch_bytes
+        ):
+            return now
+        due: float | None = None
+        if ledger.first_fresh is not None:
+            due = min(ledger.last_fresh + limits.quiet, ledger.first_fresh + limits.longest_wait)
+        if ledger.waiting:
+            kept, until = ledger.open_files(now)
+            if until is not None:
+                due = until if due is None else min(due, until)
+            elif due is None and not kept:
+                due = now
+        return due
+
+    @property
+    def _held(self) -> bool:
+        """Whether what is in flight comes first."""
+        if not self.ledger.batches:
+            self.hold = False
+        return self.hold or self._suspect is not None
+
+    async def _cut(self, transport: FileTransport, now: float) -> InFlight | None:
+        """Cut the next batch if it is due."""
+        ledger = self.ledger
+        if self.trouble is not None:
+            return self._cut_in_trouble(transport, now, self.trouble)
+        due = self._due(now)
+        if due is None or now < due or len(ledger.batches) >= self._limits.batches_in_flight:
+            return None
+        if self._held:
+            return None
+        if await self._give_up_lost():
+            return None
+        waiting = [request for request in self._requests if not request.batch]
+        upto = max((request.upto for request in waiting), default=None) if waiting else None
+        kept_back: set[int] = set()
+        if not waiting and not self.hurry:
+            kept_back, _ = ledger.open_files(now)
+        batch = self._cut_and_note(upto, kept_back, waiting)
+        if batch is None:
+            for request in waiting:
+                self._finish_without_batch(request)
+        return batch
+
+    def _cut_and_note(
+        self, upto: int | None, kept_back: set[int], waiting: list[SyncRequest]
+    ) -> InFlight | None:
+        faults.passing("batch-before")
+        batch = self.ledger.cut(upto, kept_back, _sync_of(waiting))
+        faults.passing("batch-after")
+        if batch is None:
+            return None
+        if upto is None or not self.ledger.waiting or self.ledger.waiting[0].seq > upto:
+            for request in waiting:
+                request.batch = batch.number
+        self._idle_since = None
+        return batch
+
+    def _finish_without_batch(self, request: SyncRequest) -> None:
+        """There is nothing to send for it: it is done when what is in flight is."""
+        if self.ledger.batches:
+            request.batch = self.ledger.batches[-1].number
+        else:
+            self._requests.remove(request)
+            request.finish()
+
+    def _cut_in_trouble(
+        self, transport: FileTransport, now: float, trouble: _Trouble
+    ) -> InFlight | None:
+        ledger = self.ledger
+        if ledger.batches:
+            return None
+        for request in [request for request in self._requests if not request.batch]:
+            # The box has nothing of what came after the trouble.
+            self._requests.remove(request)
+            request.finish(trouble.errno)
+        free_bytes = transport.free_space[0]
+        trouble.free_bytes = trouble.free_bytes or free_bytes
+        if now >= trouble.retry_at or free_bytes > trouble.free_bytes + (1 << 20):
+            if not ledger.waiting:
+                ledger.more = False
+                self.trouble = None
+                if self.listener is not None:
+                    self.listener.trouble(0, set())
+                return None
+            trouble.free_bytes = free_bytes
+            return self._cut_and_note(None, set(), [])
+        if trouble.tried < ledger.journal.next_seq:
+            trouble.tried = ledger.journal.next_seq
+            return ledger.cut_bypass()
+        return None
+
+    async def _give_up_lost(self) -> bool:
+        """Keep what is meant for objects that the box never took; returns whether there was any."""
+        ledger = self.ledger
+        gone = {oid for oid, left in ledger.settled_left.items() if left.lost}
+        if not gone:
+            return False
+        lost = [op for op in ledger.waiting if op.oid in gone]
+        if not lost:
+            return False
+        settled = Settled([op.seq for op in lost], {}, {})
+        decision = Decision(Result([]), settled)
+        for oid in {op.oid for op in lost}:
+            image = _image_of([op for op in lost if op.oid == oid])
+            settled.errors[oid] = errno.EIO
+            if image is not None:
+                last = max(op.seq for op in lost if op.oid == oid)
+                path = next(op.path for op in lost if op.oid == oid)
+                decision.keeps.append(Keep(oid, path, image, errno.EIO, 0, last, False, None))
+        await self._keep(decision)
+        # No await until the listener has heard.
+        still = {op.seq for op in ledger.waiting}
+        settled.seqs[:] = [seq for seq in settled.seqs if seq in still]
+        ledger.settle_waiting(settled.seqs, {oid: Left(lost=True) for oid in settled.errors})
+        self.settled_count += len(settled.seqs)
+        if self.listener is not None:
+            self.listener.settled(settled)
+        return True
+
+    async def _rest(self, transport: FileTransport, now: float) -> bool:
+        """Ask the box to make durable what it has, once there has been nothing to do for a while."""
+        ledger = self.ledger
+        if ledger.pending or not self.attached:
+            return False
+        if self._idle_since is None:
+            self._idle_since = now
+        if not ledger.retained and not self.draining:
+            return False
+        if self.draining and not self._requests:
+            ledger.note_durable(await transport.sync())
+            if ledger.pending:
+                return True
+            if ledger.retained:
+                self._pause_until = self._monotonic() + self._limits.retry_first
+                return False
+            await transport.detach(ledger.journal.ident)
+            self.detached = True
+            self.attached = False
+            self._progress.set()
+            self._progress = trio.Event()
+        elif now - self._idle_since >= self._limits.durable_after:
+            self._idle_since = now
+            ledger.note_durable(await transport.sync())
+        return False
+
+    def _sleep(self) -> float:
+        """Return for how long there is nothing to do unless something happens."""
+        now = self._monotonic()
+        until = now + 3600.0
+        ledger = self.ledger
+        if self._pause_until > now:
+            return self._pause_until - now
+        if self.trouble is not None:
+            # Free space is heard of by heartbeats.
+            if not ledger.batches:
+                until = min(until, self.trouble.retry_at, now + 1.0)
+        elif len(ledger.batches) < self._limits.batches_in_flight and not self._held:
+            due = self._due(now)
+            if due is not None:
+                until = min(until, due)
+        if ledger.retained and self._idle_since is not None and not ledger.pending:
+            until = min(until, self._idle_since + self._limits.durable_after)
+        return max(until - now, 0.0)
+
+
+def _seq(wire: tuple[object, ...]) -> int:
+    seq = wire[0]
+    if not isinstance(seq, int):
+        raise TypeError("a wire operation begins with its seq")
+    return seq
+
+
+def _sync_of(requests: list[SyncRequest]) -> list[bytes] | bool | None:
+    """Return what a batch makes durable for several requests."""
+    paths: dict[bytes, None] = {}
+    for request in requests:
+        if not request.sync_box:
+            continue
+        if request.paths is None:
+            return True
+        paths.update(dict.fromkeys(request.paths))
+    return list(paths) or None
+
+
+def _image_of(operations: list[Operation]) -> ExtentMap | None:
+    """Return what operations on one file wrote; None when they wrote nothing."""
+    image = ExtentMap(0)
+    wrote = False
+    for op in operations:
+        if op.kind is Kind.WRITE and op.source is not None:
+            image.write(op.offset, op.length, op.source.blob, op.source.offset)
+            wrote = True
+        elif op.kind is Kind.TRUNCATE:
+            image.truncate(op.size)
+    return image if wrote else None

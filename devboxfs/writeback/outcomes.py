@@ -1,0 +1,360 @@
+"""What a batch's outcomes mean: settled, to be done again, or ours to keep elsewhere. Decides, does nothing.
+
+The first operation that the box refuses is refused for good. What is about the same objects or
+names, in the same batch or in those sent meanwhile, may have failed only because of that: it waits
+again, and is judged by what the box says when it comes back alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+from devboxfs.core.deferral import Blocked
+from devboxfs.core.extents import BasePiece, ExtentMap
+from devboxfs.core.ops import Kind, Operation
+from devboxfs.core.plan import Left, Owner
+from devboxfs.core.records import RelocationRecord
+from devboxfs.writeback.conflicts import conflict_name, is_conflict_name
+from devboxfs.writeback.ledger import InFlight, Ledger, Result
+from devboxfs.writeback.seams import ConflictReport, Settled
+from sealos_devbox import ApplyResult, Attributes, Outcome
+
+__all__ = ["TROUBLE", "Decision", "Keep", "decide"]
+
+TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A content that goes to the conflict store."""
+
+    oid: int
+    path: bytes
+    image: ExtentMap
+    errno: int
+    time_ns: int
+    seq: int
+    conflict: bool
+    remote: Attributes | None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What is to be done. `keeps` first: without them nothing of the rest may be done."""
+
+    result: Result
+    settled: Settled
+    keeps: list[Keep] = field(default_factory=list)
+    trouble: int = 0
+    hurt: dict[int, int] = field(default_factory=dict)
+    """oid -> errno, for what is not in the box now: an fsync of it fails."""
+    hurt_paths: dict[bytes, int] = field(default_factory=dict)
+    suspect: Blocked | None = None
+    owed: dict[bytes, int] = field(default_factory=dict)
+    """Directories that did not get their time."""
+
+
+def decide(
+    ledger: Ledger, batch: InFlight, result: ApplyResult, suspect: Blocked | None
+) -> Decision:
+    """Judge the outcomes of the oldest batch. `suspect` is what earlier ones in flight with it had refused."""
+    return _Judge(ledger, batch, result, suspect).run()
+
+
+class _Judge:
+    def __init__(
+        self, ledger: Ledger, batch: InFlight, result: ApplyResult, suspect: Blocked | None
+    ) -> None:
+        self._ledger = ledger
+        self._batch = batch
+        self._suspect = suspect
+        self._wire = {operation[0]: operation for operation in batch.wire}
+        self._outcomes = {outcome.seq: outcome for outcome in result.outcomes}
+        self._returned: set[int] = set()
+        self._inos: dict[int, int] = {}
+        settled = Settled([], {}, {}, event=result.event)
+        self._to = Decision(Result([]), settled)
+
+    def run(self) -> Decision:
+        batch, to = self._batch, self._to
+        for owner in batch.owners:
+            operations = [batch.operations[s] for s in owner.seqs if s in batch.operations]
+            outcome = self._outcome(owner)
+            if outcome.errno == 0:
+                self._done(owner, operations, outcome)
+                continue
+            if batch.replay:
+                self._lost_again(owner, outcome)
+                continue
+            if outcome.errno in TROUBLE:
+                if not to.trouble and not batch.record.bypass:
+                    to.result.resume = owner.wire
+                to.trouble = to.trouble or outcome.errno
+                self._again(operations, outcome.errno)
+            elif outcome.errno == errno.ECANCELED or self._is_suspect(operations):
+                self._again(operations, to.trouble or errno.EIO)
+            else:
+                self._refused(owner, operations, outcome)
+            suspect = self._suspect = self._suspect or Blocked()
+            for op in operations:
+                suspect.add(op)
+        self._vanished()
+        for operation in batch.wire:
+            if operation[1] == "dirtime" and self._outcomes[_int(operation[0])].errno:
+                to.owed[_bytes(operation[2])] = _int(operation[4])
+        to.suspect = self._suspect
+        to.result.settled = sorted(set(to.result.settled))
+        to.settled.seqs.extend([] if batch.replay else to.result.settled)
+        return to
+
+    def _outcome(self, owner: Owner) -> Outcome:
+        before = owner.wire - 1
+        # A truncation that had to come first belongs to the write that follows it.
+        if before in self._wire and self._wire[before][1] == "write":
+            shrunk = self._wire[before]
+            if shrunk[5] is not None and shrunk[6] is None and not shrunk[4]:
+                outcome = self._outcomes[before]
+                if outcome.errno:
+                    return outcome
+        return self._outcomes[owner.wire]
+
+    def _done(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        wire = self._wire[owner.wire]
+        to, oid = self._to, owner.oid
+        self._settle(operations)
+        to.settled.objects[oid] = outcome.attr
+        to.result.left[oid] = self._left(oid, outcome.attr)
+        if wire[1] in {"put", "write"}:
+            to.settled.contents[oid] = self._batch.images[oid]
+        if owner.other and wire[1] == "rename":
+            exchanged = _int(wire[6]) != 0
+            to.result.left[owner.other] = self._left(owner.other, None)
+            if not exchanged:
+                to.settled.objects[owner.other] = None
+            else:
+                to.settled.objects.pop(owner.other, None)
+        moved = self._ledger.relocated.get(oid)
+        if moved is not None and wire[2] == moved.new:
+            to.settled.conflicts.append(
+                ConflictReport(oid, moved.old, moved.errno, moved.remote, moved.new)
+            )
+
+    def _left(self, oid: int, attr: Attributes | None) -> Left:
+        if attr is not None:
+            self._inos[oid] = attr.ino
+            return Left(attr.version, attr.size, ino=attr.ino)
+        before = self._to.result.left.get(oid) or self._ledger.settled_left.get(oid)
+        if before is None:
+            return Left()
+        ino = before.version.ino if before.version is not None else before.ino
+        return Left(size=before.size, ino=ino)
+
+    def _settle(self, operations: list[Operation]) -> None:
+        self._to.result.settled += [op.seq for op in operations]
+
+    def _again(self, operations: list[Operation], why: int) -> None:
+        for op in operations:
+            self._returned.add(op.oid)
+            self._hurt(op, why)
+
+    def _hurt(self, op: Operation, why: int) -> None:
+        self._to.hurt.setdefault(op.oid, why)
+        self._to.hurt_paths.setdefault(op.path, why)
+
+    def _is_suspect(self, operations: list[Operation]) -> bool:
+        suspect = self._suspect
+        return suspect is not None and any(suspect.meets(op) for op in operations)
+
+    def _vanished(self) -> None:
+        """Settle what crossed no network, but not without that which it was planned together with."""
+        operations = self._batch.operations
+        self._settle(
+            [
+                operations[seq]
+                for seq in self._batch.record.vanished
+                if seq in operations and operations[seq].oid not in self._returned
+            ]
+        )
+
+    def _lost_again(self, owner: Owner, outcome: Outcome) -> None:
+        """Keep what was settled, was lost by the box, and is refused by it now."""
+        wire = self._wire[owner.wire]
+        image = self._batch.images.get(owner.oid)
+        if wire[1] in {"put", "write"} and image is not None and outcome.errno != errno.ECANCELED:
+            self._to.keeps.append(
+                Keep(
+                    owner.oid,
+                    _bytes(wire[2]),
+                    image,
+                    outcome.errno,
+                    0,
+                    owner.wire,
+                    outcome.conflict,
+                    outcome.attr,
+                )
+            )
+
+    # -- refusals
+
+    def _refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        for op in operations:
+            self._hurt(op, errno.EIO if outcome.conflict else outcome.errno)
+        kind = self._wire[owner.wire][1]
+        if kind in {"put", "write"}:
+            self._content_refused(owner, operations, outcome)
+        elif kind in {"mkdir", "symlink", "mknod"}:
+            self._making_refused(owner, operations, outcome)
+        elif kind in {"unlink", "rmdir"}:
+            self._removal_refused(owner, operations, outcome)
+        elif kind == "rename":
+            self._rename_refused(owner, operations, outcome)
+        else:
+            if kind == "link":
+                # What follows under the name that could not be made is meant for the object.
+                link = operations[-1]
+                self._relocate(owner.oid, link.path, link.other, link.seq + 1, None)
+            self._settle(operations)
+            self._report(owner, outcome)
+
+    def _report(self, owner: Owner, outcome: Outcome, stored_at: str | None = None) -> None:
+        path = _bytes(self._wire[owner.wire][2])
+        if outcome.conflict:
+            self._to.settled.conflicts.append(
+                ConflictReport(owner.oid, path, outcome.errno, outcome.attr, None, stored_at)
+            )
+        else:
+            self._to.settled.errors[owner.oid] = outcome.errno
+
+    def _new_name(self, path: bytes, operations: list[Operation]) -> bytes | None:
+        """Return the name for our version; None when it goes to the store."""
+        if is_conflict_name(path):
+            return None
+        taken = {relocation.new for relocation in self._ledger.relocated.values()}
+        taken.update(relocation.new for relocation in self._to.result.relocations)
+        number = 0
+        while True:
+            name = conflict_name(path, operations[-1].time_ns, number)
+            if name is None or name not in taken:
+                return name
+            number += 1
+
+    def _relocate(
+        self,
+        oid: int,
+        old: bytes,
+        new: bytes,
+        first_seq: int,
+        outcome: Outcome | None,
+        *,
+        subtree: bool = False,
+    ) -> None:
+        self._to.result.relocations.append(
+            RelocationRecord(
+                oid,
+                old,
+                new,
+                first_seq,
+                subtree,
+                outcome.errno if outcome is not None else 0,
+                outcome.attr if outcome is not None else None,
+            )
+        )
+
+    def _content_refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        oid, path = owner.oid, _bytes(self._wire[owner.wire][2])
+        image = self._batch.images[oid]
+        first = operations[0] if operations else None
+        whole = not any(isinstance(p, BasePiece) for p in image.pieces(0, image.size))
+        name = self._new_name(path, operations) if outcome.conflict and whole and first else None
+        if name is not None and first is not None:
+            self._relocate(oid, path, name, first.seq, outcome)
+            self._to.result.left[oid] = Left(absent=True, size=0)
+            self._returned.add(oid)
+            return
+        self._settle(operations)
+        born = any(op.kind is Kind.CREATE for op in operations)
+        known = self._ledger.settled_left.get(oid)
+        if born or (known is not None and known.absent):
+            self._to.result.left[oid] = Left(lost=True)
+        self._to.keeps.append(
+            Keep(
+                oid,
+                path,
+                image,
+                outcome.errno,
+                operations[-1].time_ns if operations else 0,
+                operations[-1].seq if operations else owner.wire,
+                outcome.conflict,
+                outcome.attr,
+            )
+        )
+
+    def _making_refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        wire = self._wire[owner.wire]
+        oid, path, there = owner.oid, _bytes(wire[2]), outcome.attr
+        same = there is not None and (
+            (wire[1] == "mkdir" and there.is_dir)
+            or (wire[1] == "symlink" and there.is_symlink and there.target == wire[4])
+        )
+        if outcome.conflict and same and there is not None:
+            # Both sides made it.
+            for op in operations:
+                self._to.hurt.pop(op.oid, None)
+                self._to.hurt_paths.pop(op.path, None)
+            self._settle(operations)
+            self._to.settled.objects[oid] = there
+            self._to.result.left[oid] = Left(there.version, there.size, ino=there.ino)
+            return
+        name = self._new_name(path, operations) if outcome.conflict else None
+        if name is not None:
+            self._relocate(oid, path, name, operations[0].seq, outcome, subtree=wire[1] == "mkdir")
+            self._returned.add(oid)
+            return
+        self._settle(operations)
+        self._to.result.left[oid] = Left(lost=True)
+        self._report(owner, outcome)
+
+    def _removal_refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        self._settle(operations)
+        if outcome.errno == errno.ENOENT and outcome.attr is None:
+            # Both sides removed it.
+            for op in operations:
+                self._to.hurt.pop(op.oid, None)
+                self._to.hurt_paths.pop(op.path, None)
+            self._to.settled.objects[owner.oid] = None
+            return
+        if outcome.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            # Somebody put something into the directory: the box's version stays.
+            outcome = Outcome(outcome.seq, outcome.errno, outcome.attr, outcome.flags | 1)
+        self._report(owner, outcome)
+
+    def _rename_refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        wire = self._wire[owner.wire]
+        path, source = _bytes(wire[2]), _bytes(wire[4])
+        rename = operations[-1]
+        subtree = rename.is_dir or rename.replaced_is_dir
+        target_taken = outcome.conflict and outcome.attr is not None and not _int(wire[6])
+        name = self._new_name(path, operations) if target_taken else None
+        if name is not None and rename.oid == owner.oid:
+            self._relocate(owner.oid, path, name, rename.seq, outcome, subtree=subtree)
+            self._returned.add(owner.oid)
+            return
+        # The object stays where it is, and what follows is meant for it there.
+        self._settle(operations)
+        self._relocate(owner.oid, path, source, rename.seq + 1, None, subtree=subtree)
+        if owner.other and _int(wire[6]):
+            self._relocate(owner.other, source, path, rename.seq + 1, None, subtree=subtree)
+        self._report(owner, outcome)
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"expected bytes in a wire operation, not {type(value).__name__}")
+    return value
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected int in a wire operation, not {type(value).__name__}")
+    return value
