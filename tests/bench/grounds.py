@@ -1,0 +1,187 @@
+"""Where a workload runs: on the local disk, on a mount of a box, on tuned sshfs beside it.
+
+A ground offers the same work tree (`furnish`) under `top`, can be made cold, and knows when
+what was written is where it belongs.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from tests.support import repository
+from tests.support.accounts import ROOT, USER
+from tests.support.commands import clean_environment, run
+from tests.support.mounts import MountedBox
+
+SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
+
+
+class Ground(Protocol):
+    """One place to work in."""
+
+    name: str
+    top: Path
+
+    def cold(self) -> float:
+        """Forget everything that was read; returns the seconds until the first listing."""
+        ...
+
+    def arrive(self) -> None:
+        """Return when everything that was written is where it belongs."""
+        ...
+
+    def counts(self) -> tuple[int, int] | None:
+        """Requests to the box, and reads that waited for one, since the mount; None: unknown."""
+        ...
+
+
+def furnish(top: Path, environment: dict[str, str], bulk: int) -> None:
+    """Write the work tree that the workloads are about."""
+    repository.make(top / "repository", environment)
+    repository.make_files(top / "tree", seed=2, files=500, directories=40)
+    block = os.urandom(1 << 20)
+    with (top / "large").open("wb") as file:
+        for _ in range(bulk // len(block)):
+            file.write(block)
+    os.sync()
+
+
+class LocalDisk:
+    """A directory on the disk that the boxes of the embedded engine are on."""
+
+    name = "local"
+
+    def __init__(self, home: Path, bulk: int) -> None:
+        self.top = home / "local"
+        self.top.mkdir()
+        furnish(self.top, clean_environment(home), bulk)
+
+    def cold(self) -> float:
+        start = time.perf_counter()
+        os.listdir(self.top)
+        return time.perf_counter() - start
+
+    def arrive(self) -> None:
+        run("sync", "-f", self.top)
+
+    def counts(self) -> None:
+        return None
+
+
+class Mounted:
+    """A box of the embedded engine behind a link with that round trip."""
+
+    name = "devboxfs"
+
+    def __init__(self, box: MountedBox, rtt_ms: float) -> None:
+        self.box = box
+        self.rtt_ms = rtt_ms
+        self.top = box.mount
+
+    def cold(self) -> float:
+        if self.box.is_mounted():
+            self.box.umount()
+        shutil.rmtree(self.box.cache, ignore_errors=True)
+        start = time.perf_counter()
+        self.box.start(delay_ms=self.rtt_ms)
+        os.listdir(self.top)
+        return time.perf_counter() - start
+
+    def arrive(self) -> None:
+        self.box.sync(timeout=300)
+
+    def counts(self) -> tuple[int, int]:
+        status = self.box.status()
+        return int(status["link"]["round_trips"]), int(status.get("reader", {}).get("misses", 0))
+
+
+class Sshfs:
+    """sshfs with long caches and several connections, over sftp-server behind the same delay."""
+
+    name = "sshfs"
+    options = (
+        "cache=yes,dcache_timeout=300,dcache_stat_timeout=300,dcache_link_timeout=300,"
+        "dcache_dir_timeout=300,attr_timeout=300,entry_timeout=300,negative_timeout=300,"
+        "kernel_cache,max_conns=4"
+    )
+
+    def __init__(self, home: Path, rtt_ms: float, bulk: int) -> None:
+        self.there = home / f"sshfs-box-{rtt_ms:g}"
+        self.top = home / f"sshfs-{rtt_ms:g}"
+        self.rtt_ms = rtt_ms
+        self.there.mkdir()
+        self.top.mkdir()
+        furnish(self.there, clean_environment(home), bulk)
+
+    @staticmethod
+    def is_installed() -> bool:
+        return bool(shutil.which("sshfs")) and any(map(os.path.exists, SFTP_SERVERS))
+
+    def cold(self) -> float:
+        self.close()
+        server = next(filter(os.path.exists, SFTP_SERVERS))
+        # sshfs starts what would be ssh; here it is the server itself, behind the delay.
+        ssh = f"{sys.executable} -m tests.bench.delayed {self.rtt_ms:g} {server}"
+        start = time.perf_counter()
+        argv = ["sshfs", "-o", f"{self.options},ssh_command={ssh}", f"box:{self.there}", self.top]
+        run(*argv, cwd=Path(__file__).parents[2], timeout=20)
+        os.listdir(self.top)
+        return time.perf_counter() - start
+
+    def arrive(self) -> None:
+        """Every call of sshfs has waited for its answer."""
+
+    def counts(self) -> None:
+        return None
+
+    def close(self) -> None:
+        if os.path.ismount(self.top):
+            run("fusermount3", "-u", "-z", self.top)
+
+
+@contextlib.contextmanager
+def local_disk(bulk: int) -> Iterator[LocalDisk]:
+    home = Path(tempfile.mkdtemp(prefix="devboxfs-bench-"))
+    try:
+        _prepare(home)
+        yield LocalDisk(home, bulk)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def mounted(rtt_ms: float, bulk: int) -> Iterator[Mounted]:
+    box = MountedBox(ROOT if os.geteuid() == 0 else USER)
+    try:
+        box.start()
+        box.umount()
+        furnish(box.box, box.environment, bulk)
+        yield Mounted(box, rtt_ms)
+    finally:
+        for complaint in box.close():
+            print(f"bench: {complaint}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def sshfs(rtt_ms: float, bulk: int) -> Iterator[Sshfs]:
+    home = Path(tempfile.mkdtemp(prefix="devboxfs-bench-"))
+    ground = None
+    try:
+        _prepare(home)
+        ground = Sshfs(home, rtt_ms, bulk)
+        yield ground
+    finally:
+        if ground:
+            ground.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _prepare(home: Path) -> None:
+    (home / "tmp").mkdir()
+    (home / "gitconfig").write_text("[user]\nname = Bench\nemail = bench@example.com\n")
