@@ -24,6 +24,7 @@ The operations and what their answers hold (sizes in bytes, ages in seconds):
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -119,6 +120,8 @@ class ControlServer:
         self._handlers: dict[str, Handler] = {"hello": self._hello}
         self._stop = trio.Event()
         self._listener: socket.socket | None = None
+        self._lock = -1
+        self._lock_path: Path | None = None
         self._busy = 0
         self._idle = trio.Event()
         self._started = time.monotonic()
@@ -173,30 +176,58 @@ class ControlServer:
         }
 
     def bind(self) -> None:
-        """Make the socket; clients that connect wait until `listen` runs.
+        """Claim the mount point and make the socket; clients wait until `listen` runs.
 
         Raises:
-            MountError: it cannot be made anywhere.
+            MountError: it cannot be made anywhere, or another daemon has the mount point.
         """
         directory = _private_directory(self._config.runtime_dirs or (self._config.state_dir,))
         key = key_of(self._config.mountpoint)
-        for stale in directory.glob(f"{key}-*.sock"):
-            if connect_socket(stale, 1.0) is None:
-                stale.unlink(missing_ok=True)
         path = directory / f"{key}-{os.getpid()}.sock"
+        try:
+            self._claim(directory / f"{key}.lock")
+            # Nobody else has the mount point, so these are of daemons that were killed.
+            for stale in directory.glob(f"{key}-*.sock"):
+                stale.unlink(missing_ok=True)
+            self._listen_at(path)
+        except OSError as error:
+            raise MountError(
+                f"The control socket {path} cannot be made: {error.strerror}."
+            ) from error
+
+    def _listen_at(self, path: Path) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             with _address(path) as address:
                 listener.bind(address)
             path.chmod(0o600)
             listener.listen(16)
-        except OSError as error:
+        except OSError:
             listener.close()
-            raise MountError(
-                f"The control socket {path} cannot be made: {error.strerror}."
-            ) from error
+            raise
         self._listener = listener
         self.path = path
+
+    def _claim(self, path: Path) -> None:
+        """Keep others from mounting there, from before this mount is made until all is flushed."""
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                claimed = os.fstat(descriptor).st_ino == _inode(path)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise MountError(
+                    f"Another devboxfs is mounting or unmounting {self._config.mountpoint}: "
+                    "try again when it has ended.",
+                    ExitCode.BUSY,
+                ) from None
+            if claimed:
+                self._lock = descriptor
+                self._lock_path = path
+                return
+            # The daemon before removed the file between our opening it and our locking it.
+            os.close(descriptor)
 
     async def listen(self) -> None:
         """Answer clients until cancelled."""
@@ -211,10 +242,14 @@ class ControlServer:
             self.remove_socket()
 
     def remove_socket(self) -> None:
-        """Take the socket's name away; for the process that ends without unwinding."""
+        """Take the socket's name away and let others mount; also without unwinding."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             self.path = None
+        if self._lock_path is not None:
+            self._lock_path.unlink(missing_ok=True)
+            self._lock_path = None
+            os.close(self._lock)
 
     async def drain(self, timeout: float = 5.0) -> None:
         """Let the answers under way be sent: the mount may end before `umount` has heard so."""
@@ -245,6 +280,13 @@ class ControlServer:
             pass
         finally:
             await trio.aclose_forcefully(stream)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _peer_of(stream: trio.SocketStream) -> tuple[int, int]:

@@ -22,6 +22,8 @@ __all__ = ["detach", "sync", "umount"]
 Json = dict[str, Any]
 Progress = Callable[[Json], None]
 
+AFTER_FLUSH: Final = 60.0
+"""How long the daemon may take for all that comes after flushing, the last flush included."""
 EXIT_TIME: Final = 15.0
 """How long a daemon may take to end after its mount has gone; guessed."""
 FORCE_EXIT_TIME: Final = 2.0
@@ -50,7 +52,7 @@ def umount(mount: Mount, places: Places, *, timeout: float | None, on_progress: 
                 "unmount",
                 {"timeout": timeout},
                 on_progress=on_progress,
-                timeout=None if timeout is None else timeout + EXIT_TIME,
+                timeout=None if timeout is None else timeout + AFTER_FLUSH,
             )
         except ConnectionError:
             if process.ended(EXIT_TIME) and mountpoint.wait_gone(mount, timeout=0):

@@ -148,7 +148,7 @@ def test_the_daemon_has_left_the_command(standin):
 
 def test_the_control_socket_is_private(standin):
     standin.start()
-    (path,) = (standin.home / "run" / "devboxfs").iterdir()
+    (path,) = (standin.home / "run" / "devboxfs").glob("*.sock")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     standin.umount()
@@ -174,6 +174,26 @@ def test_a_start_that_fails_in_the_foreground_says_why(standin):
     )
     assert done.returncode == ExitCode.NO_BOX
     assert "devboxfs: There is no box my-box: create it first." in done.stderr.decode()
+
+
+def test_of_several_that_mount_at_once_one_wins(standin):
+    commands = [
+        as_launcher(
+            lambda: subprocess.Popen(
+                standin.argv("mount", "my-box", standin.mount),
+                env=standin.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        )
+        for _ in range(3)
+    ]
+    ends = [(command.communicate(timeout=30)[1], command.returncode) for command in commands]
+    assert sorted(code for _, code in ends) == [0, ExitCode.BUSY, ExitCode.BUSY]
+    for said, code in ends:
+        assert (code == 0) == (said == b"")
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    assert len([line for line in lines if f" {standin.mount} " in line]) == 1
 
 
 def test_an_interrupted_start_leaves_nothing(standin):
@@ -445,10 +465,10 @@ def test_a_dead_mount_is_removed_by_umount(standin):
 
 def test_umount_of_a_dead_mount_says_that_the_journal_waits(standin):
     standin.start()
-    journal = standin.state / "mounts" / "uid-1" / "journal-1"
+    journal = standin.state / "mounts" / "uid" / ("1" * 32)
     journal.mkdir(parents=True)
     (journal / "owner").write_text("")
-    (journal / "meta").write_text('{"box": "my-box"}')
+    (journal / "meta").write_text('{"box_name": "my-box"}')
     (journal / "segment-1").write_bytes(b"x" * 4096)
     standin.kill()
     done = standin.devboxfs("umount", standin.mount, check=False)
@@ -468,14 +488,14 @@ def test_status_with_nothing_mounted(standin):
 def test_status_removes_the_sockets_of_dead_daemons(standin):
     standin.start()
     standin.kill()
-    (path,) = (standin.home / "run" / "devboxfs").iterdir()
+    (path,) = (standin.home / "run" / "devboxfs").glob("*.sock")
     standin.devboxfs("status")
     assert not path.exists()
 
 
 def test_a_client_that_disappears_disturbs_nobody(standin):
     standin.start()
-    (path,) = (standin.home / "run" / "devboxfs").iterdir()
+    (path,) = (standin.home / "run" / "devboxfs").glob("*.sock")
     for request in (b"", b"garbage\n", b'{"op": "sync"}\n', b"[" * 100_000):
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
             client.connect(str(path))

@@ -45,6 +45,15 @@ async def test_hello(config):
     assert not list(config.runtime_dirs[0].glob("*"))
 
 
+async def test_a_mount_point_has_one_daemon(config):
+    async with listening(config):
+        with pytest.raises(MountError, match="Another devboxfs") as caught:
+            ControlServer(config).bind()
+        assert caught.value.exit_code == ExitCode.BUSY
+    async with listening(config):
+        pass
+
+
 async def test_the_socket_is_private_and_found(config):
     async with listening(config) as server:
         assert stat.S_IMODE(server.path.stat().st_mode) == 0o600

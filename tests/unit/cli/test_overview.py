@@ -2,6 +2,7 @@ import fcntl
 
 import pytest
 
+from devboxfs.core import records
 from devboxfs.overview import Journal, Overview, duration, render, size, waiting_journals
 
 
@@ -29,15 +30,16 @@ def test_durations(seconds, text):
 
 @pytest.fixture
 def journal(tmp_path):
-    made = tmp_path / "mounts" / "uid" / "1"
+    made = tmp_path / "mounts" / "uid" / ("1" * 32)
     made.mkdir(parents=True)
     (made / "owner").write_text("")
-    (made / "meta").write_text('{"box": "my-box"}')
+    (made / "meta").write_text('{"box_name": "my-box"}')
     return made
 
 
 def test_an_empty_journal_does_not_wait(tmp_path, journal):
-    (journal / "segment-1").write_bytes(b"")
+    (journal / "segment-1").write_bytes(b"x" * records.HEADER_SIZE)
+    journal.with_name("old-" + journal.name).mkdir()
     assert waiting_journals(tmp_path) == []
 
 
@@ -46,7 +48,7 @@ def test_a_journal_waits_unless_it_is_owned(tmp_path, journal):
     (journal / "spool-7-1").write_bytes(b"x" * 24)
     (waiting,) = waiting_journals(tmp_path)
     assert (waiting.box_uid, waiting.box, waiting.path) == ("uid", "my-box", str(journal))
-    assert 900 <= waiting.bytes <= 1024
+    assert waiting.bytes == 1024 - records.HEADER_SIZE
     with (journal / "owner").open("rb") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)
         assert waiting_journals(tmp_path) == []
