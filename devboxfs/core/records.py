@@ -445,6 +445,8 @@ class ResultRecord(msgspec.Struct, array_like=True, frozen=True):
     relocations: list[RelocationRecord]
     resume: int | None = None
     """Trouble: the wire seq from which the box wants to go on."""
+    withdrawn: bool = False
+    """The box has applied nothing of it; another batch gets the number."""
 
 
 class LinkRecord(msgspec.Struct, array_like=True, frozen=True):

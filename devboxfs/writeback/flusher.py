@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -32,7 +33,6 @@ from sealos_devbox import (
     BoxFileError,
     DevboxError,
     FileTransport,
-    Outcome,
     TransportError,
 )
 
@@ -203,10 +203,12 @@ class Flusher:
     async def _step(self, transport: FileTransport, senders: trio.Nursery, now: float) -> bool:
         """Do one thing that is due; returns whether there may be more."""
         ledger = self.ledger
-        if ledger.pending or self._requests or not self.detached:
-            if not self.attached:
-                await self._attach(transport)
-                return True
+        wanted = ledger.pending or self._requests or not self.detached
+        if wanted and not self.attached:
+            await self._attach(transport)
+            return True
+        if any(batch.refused for batch in ledger.batches):
+            return await self._take_back(transport)
         unsent = next((batch for batch in ledger.batches if batch.sent is None), None)
         if unsent is not None:
             await self._send(transport, senders, unsent)
@@ -218,27 +220,24 @@ class Flusher:
 
     # -- connection
 
-    async def _attach(self, transport: FileTransport) -> None:
+    async def _attach(self, transport: FileTransport) -> int:
+        """Attach the journal, and make the numbers of batches agree; returns the last applied one."""
         ledger, journal = self.ledger, self.ledger.journal
-        while True:
-            journal.generation += 1
-            record = LinkRecord(journal.generation, ledger.boot_id)
-            journal.append_control(records.LINK, 0, msgspec.msgpack.encode(record))
-            try:
-                applied, durable, boot_id = await transport.attach(
-                    journal.ident, journal.generation
-                )
-                break
-            except BoxFileError as error:
-                if error.errno != errno.ESTALE or journal.generation > 1 << 40:
-                    raise
-                # A generation that this disk has forgotten (it lost its power) was higher.
-                journal.generation *= 2
+        applied, durable, boot_id = await self._attach_once(transport)
         self.detached = False
         settled = max((batch.number for batch in ledger.retained), default=0)
         if applied < settled and ledger.boot_id and boot_id != ledger.boot_id:
             count = ledger.replay_after(applied)
             _log.warning("box lost its power, %d batches are sent again", count)
+        first = ledger.batches[0].number if ledger.batches else journal.next_batch
+        if applied and first > applied + 1:
+            if ledger.batches or settled > applied:
+                # It has forgotten what it has applied, and would wait for batches that nobody has.
+                _log.warning("box has forgotten batches %d to %d", applied + 1, first - 1)
+                await transport.detach(journal.ident)
+                applied, durable, boot_id = await self._attach_once(transport)
+            else:
+                journal.next_batch = applied + 1
         journal.next_batch = max(journal.next_batch, applied + 1)
         if boot_id != ledger.boot_id:
             ledger.boot_id = boot_id
@@ -246,6 +245,44 @@ class Flusher:
             journal.append_control(records.LINK, 0, msgspec.msgpack.encode(record))
         ledger.note_durable(durable)
         self.attached = True
+        return applied
+
+    async def _attach_once(self, transport: FileTransport) -> tuple[int, int, str]:
+        ledger, journal = self.ledger, self.ledger.journal
+        while True:
+            journal.generation += 1
+            record = LinkRecord(journal.generation, ledger.boot_id)
+            journal.append_control(records.LINK, 0, msgspec.msgpack.encode(record))
+            try:
+                return await transport.attach(journal.ident, journal.generation)
+            except BoxFileError as error:
+                if error.errno != errno.ESTALE or journal.generation > 1 << 40:
+                    raise
+                # A generation that this disk has forgotten (it lost its power) was higher.
+                journal.generation *= 2
+
+    async def _take_back(self, transport: FileTransport) -> bool:
+        """Take back batches that the box refused as a whole, and what was sent after them."""
+        ledger = self.ledger
+        if any(
+            batch.sent is not None and batch.result is None and not batch.refused
+            for batch in ledger.batches
+        ):
+            return False  # their answers first
+        # An error may have come after the batch was accepted. Attaching completes such a batch.
+        applied = await self._attach(transport)
+        why = next((b.refused for b in ledger.batches if b.refused in TROUBLE), errno.EIO)
+        for batch in reversed(list(ledger.batches)):
+            batch.sent, refused, batch.refused = None, batch.refused, 0
+            if batch.number <= applied or batch.replay or not refused:
+                self._pause_until = self._monotonic() + self._limits.retry_first
+                continue
+            ledger.withdraw(batch)
+            for request in [r for r in self._requests if r.batch == batch.number]:
+                self._requests.remove(request)
+                request.finish(why)
+        self._begin_trouble(why, transport.free_space[0])
+        return True
 
     async def _send(self, transport: FileTransport, senders: trio.Nursery, batch: InFlight) -> None:
         faults.passing("send-before")
@@ -286,14 +323,10 @@ class Flusher:
 
     def _batch_refused(self, batch: InFlight, error: BoxFileError) -> None:
         number = error.errno or errno.EIO
-        if number in TROUBLE:
-            # Nothing of it was applied: as if its first operation had met the trouble.
-            outcomes = [Outcome(_seq(wire), errno.ECANCELED) for wire in batch.wire]
-            if outcomes:
-                outcomes[0] = Outcome(outcomes[0].seq, number)
-            batch.result = ApplyResult(outcomes, 0, 0, 0, 0, number)
-            return
         self.last_error = str(error)
+        if number in TROUBLE or number == errno.ECANCELED:
+            batch.refused = number
+            return
         if number != errno.ESTALE:
             _log.error("box refuses batch %d: %s", batch.number, error)
             self._pause_until = self._monotonic() + self._limits.retry_first
@@ -390,23 +423,24 @@ class Flusher:
     def _note_trouble(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
         trouble, listener = self.trouble, self.listener
         if decision.trouble and not batch.record.bypass:
-            delay = self._limits.retry_first
-            if trouble is not None:
-                delay = min(trouble.delay * 2, self._limits.retry_last)
-            retry_at = self._monotonic() + delay
-            self.trouble = _Trouble(decision.trouble, result.free_bytes, delay, retry_at)
-            self.last_error = f"box refuses changes: errno {decision.trouble}"
-            if trouble is None:
-                _log.warning("box refuses changes, journal waits: errno %d", decision.trouble)
-            if listener is not None:
-                listener.trouble(
-                    decision.trouble, {op.oid for op in self.ledger.unsettled_operations()}
-                )
-        elif trouble is not None and batch.record.resume is not None:
+            self._begin_trouble(decision.trouble, result.free_bytes)
+        elif trouble is not None and not batch.record.bypass:
             self.trouble = None
             _log.info("box takes changes again")
             if listener is not None:
                 listener.trouble(0, set())
+
+    def _begin_trouble(self, number: int, free_bytes: int) -> None:
+        delay = self._limits.retry_first
+        if self.trouble is not None:
+            delay = min(self.trouble.delay * 2, self._limits.retry_last)
+        else:
+            _log.warning("box refuses changes, journal waits: errno %d", number)
+        self.trouble = _Trouble(number, free_bytes, delay, self._monotonic() + delay)
+        self.last_error = f"box refuses changes: {os.strerror(number)}"
+        if self.listener is not None:
+            oids = {op.oid for op in self.ledger.unsettled_operations()}
+            self.listener.trouble(number, oids)
 
     def _answer(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
         """Tell those who wait for the batch, and note for others what went wrong with their objects."""
@@ -599,13 +633,6 @@ class Flusher:
         if ledger.retained and self._idle_since is not None and not ledger.pending:
             until = min(until, self._idle_since + self._limits.durable_after)
         return max(until - now, 0.0)
-
-
-def _seq(wire: tuple[object, ...]) -> int:
-    seq = wire[0]
-    if not isinstance(seq, int):
-        raise TypeError("a wire operation begins with its seq")
-    return seq
 
 
 def _sync_of(requests: list[SyncRequest]) -> list[bytes] | bool | None:

@@ -51,12 +51,14 @@ class InFlight:
     operations: dict[int, Operation]
     """Those that are not settled, by seq."""
     acked: int = 0
+    floor: int = 1
+    """The oldest batch whose outcomes it may refer to."""
     size: int = 0
     """Bytes of content."""
     sent: float | None = None
     result: ApplyResult | None = None
     refused: int = 0
-    """The errno with which the box refused the batch as a whole."""
+    """The errno with which the box refused the batch as a whole: nothing of it was applied."""
     replay: bool = False
     """It was settled before; the box lost it with its power."""
     oldest_seq: int = 0
@@ -341,6 +343,7 @@ class Ledger:
             planned.images,
             {op.seq: op for op in go},
             acked=self._acked(),
+            floor=self.batches[0].number if self.batches else record.number,
             size=sum(member.length for member in planned.members),
             oldest_seq=go[0].seq if go else 0,
         )
@@ -364,13 +367,13 @@ class Ledger:
     def _acked(self) -> int:
         """Return up to which batch the box may forget outcomes.
 
-        Not those that a batch in flight refers to, even when they have been journalled since: a
-        batch keeps the number when it is sent again.
+        Not those that a batch in flight refers to: the box reads this when the request arrives, and
+        that may be before the earlier batch is applied. A batch keeps the number when it is sent again.
         """
         while self._results and self.journal.is_durable(self._results[0][1]):
             self.journal.acked = max(self.journal.acked, self._results.popleft()[0])
         if self.batches:
-            return min(self.journal.acked, self.batches[0].number - 1)
+            return min(self.journal.acked, self.batches[0].floor - 1)
         return self.journal.acked
 
     # -- outcomes come back
@@ -398,6 +401,12 @@ class Ledger:
         self.journal.append_control(records.RESULT, 0, _ENCODER.encode(record))
         self._apply(None, record)
 
+    def withdraw(self, batch: InFlight) -> None:
+        """Take back the newest batch, of which the box has applied nothing; its number is free again."""
+        record = ResultRecord(batch.number, [], [], [], withdrawn=True)
+        self.journal.append_control(records.RESULT, batch.number, _ENCODER.encode(record))
+        self._apply(batch, record)
+
     def _apply(self, batch: InFlight | None, record: ResultRecord) -> None:
         if batch is None:
             gone = set(record.settled)
@@ -410,7 +419,10 @@ class Ledger:
             self._return(batch)
             if batch in self.batches:
                 self.batches.remove(batch)
-            if not batch.replay:
+            if record.withdrawn:
+                self.journal.next_batch = batch.number
+                self.resume = batch.record.resume
+            else:
                 self.retained.append(batch)
             for oid in [oid for oid, (number, _) in self.flying.items() if number <= batch.number]:
                 del self.flying[oid]
@@ -423,7 +435,8 @@ class Ledger:
         moved = {relocation.oid for relocation in record.relocations}
         for relocation in record.relocations:
             self._relocate(relocation)
-        self.resume = record.resume if record.resume is not None else self.resume
+        if record.resume is not None:
+            self.resume = record.resume
         # Of other objects the next operation says its base.
         needed: set[int] = set()
         for op in self.unsettled_operations():
@@ -530,7 +543,8 @@ class Ledger:
                 if result.number == 0 or result.number in batches:
                     self._apply(batches.get(result.number), result)
                 waiting = {op.seq: op for op in self.waiting}
-                self.journal.next_batch = max(self.journal.next_batch, result.number + 1)
+                if not result.withdrawn:
+                    self.journal.next_batch = max(self.journal.next_batch, result.number + 1)
             elif item.kind == records.LINK:
                 link = msgspec.msgpack.decode(item.payload, type=records.LinkRecord)
                 self.journal.generation = max(self.journal.generation, link.generation)
