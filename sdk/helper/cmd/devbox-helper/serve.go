@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sealos.io/devbox-helper/internal/apply"
+	"sealos.io/devbox-helper/internal/exec"
 	"sealos.io/devbox-helper/internal/files"
 	"sealos.io/devbox-helper/internal/msgpack"
 	"sealos.io/devbox-helper/internal/root"
@@ -75,6 +76,8 @@ func serve(o options) int {
 		"snapshot": snapshot.Handler(env), "apply": changes.Apply, "attach": changes.Attach, "detach": changes.Detach,
 		"sync": changes.Sync, "watch": hub.Handler,
 	}
+	runner := &exec.Runner{Space: space}
+	handlers["exec"] = runner.Handler
 	conn := session.New(session.Config{
 		In: channel(0), Out: channel(1), Handlers: handlers,
 		Welcome: welcome(space, capabilities(state, space)),
@@ -86,6 +89,7 @@ func serve(o options) int {
 		},
 	})
 	status := conn.Serve()
+	runner.KillAll()
 	changes.Finish()
 	return status
 }
@@ -94,7 +98,11 @@ func exit(status int) { time.Sleep(50 * time.Millisecond); os.Exit(status) }
 
 // capabilities names what works here (section 3).
 func capabilities(state *apply.State, space *root.Root) []string {
-	c := []string{"watch"}
+	c := []string{"watch", "exec"}
+	var st syscall.Stat_t
+	if syscall.Stat("/dev/ptmx", &st) == nil {
+		c = append(c, "pty")
+	}
 	if state != nil {
 		c = append(c, "apply")
 		if state.Noreplace {
