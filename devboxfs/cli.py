@@ -241,6 +241,8 @@ def mount(
         from devboxfs import logs
 
         logs.configure(file=config.log_file, stream=sys.stderr, debug=config.debug)
+        # Nothing that the user may want to unmount is kept busy.
+        os.chdir("/")
         daemon.run_here(config, seams.serve, daemon.Silent())
         return
     waiter = _Waiter(f"mounting {name}")

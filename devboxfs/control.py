@@ -23,25 +23,22 @@ The operations and what their answers hold (sizes in bytes, ages in seconds):
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
 import socket
-import stat
-import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from devboxfs.config import ExitCode, MountConfig, MountError, key_of
+from devboxfs.control_socket import CREDENTIALS, Claim, listen_at, private_directory
 
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["CREDENTIALS", "ControlServer", "Handler", "Json", "Progress", "connect_socket"]
+__all__ = ["ControlServer", "Handler", "Json", "Progress"]
 
 _logger = logging.getLogger(__name__)
 
@@ -50,61 +47,8 @@ Progress = Callable[[Json], None]
 Handler = Callable[[Json, Progress], Awaitable[Json]]
 
 HEARTBEAT: Final = 1.0
+NAME_CHECK: Final = 15.0
 MAX_REQUEST: Final = 64 << 10
-CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
-_SUN_PATH: Final = 107  # sizeof(sun_path) less the terminating NUL, unix(7)
-
-
-@contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """Give an address for `path`, however long it is: sun_path holds 107 bytes only."""
-    if len(os.fsencode(path)) <= _SUN_PATH:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
-
-
-def _private_directory(candidates: Iterable[Path]) -> Path:
-    """Return the first candidate that is, or can be made, this user's own and closed to others."""
-    candidates = list(candidates)
-    for place in candidates:
-        last = place == candidates[-1]
-        with contextlib.suppress(OSError):
-            # All but the last are inside a directory that the session manager makes and owns.
-            if last:
-                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            elif place.parent.stat().st_uid != os.getuid():
-                continue
-            place.mkdir(mode=0o700, exist_ok=True)
-            status = place.lstat()
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
-                place.chmod(0o700)
-                return place
-    raise MountError(f"No directory for the control socket could be made in {candidates[-1]}.")
-
-
-def connect_socket(path: Path, timeout: float) -> socket.socket | None:
-    """Connect, or return None when nobody listens."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout)
-    try:
-        with _address(path) as address:
-            connection.connect(address)
-    except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
-        connection.close()
-        return None
-    except OSError:
-        # It exists but does not answer (a full backlog, no permission): not ours to judge.
-        connection.close()
-        raise
-    return connection
-
-
-# ----------------------------------------------------------------------------------- the daemon
 
 
 class ControlServer:
@@ -120,8 +64,7 @@ class ControlServer:
         self._handlers: dict[str, Handler] = {"hello": self._hello}
         self._stop = trio.Event()
         self._listener: socket.socket | None = None
-        self._lock = -1
-        self._lock_path: Path | None = None
+        self._claim: Claim | None = None
         self._busy = 0
         self._idle = trio.Event()
         self._started = time.monotonic()
@@ -181,75 +124,80 @@ class ControlServer:
         Raises:
             MountError: it cannot be made anywhere, or another daemon has the mount point.
         """
-        directory = _private_directory(self._config.runtime_dirs or (self._config.state_dir,))
+        if self._claim is None:
+            self._claim = Claim(self._config.state_dir / "run", self._config.mountpoint)
+        candidates = self._config.runtime_dirs or (self._config.state_dir / "run",)
+        directory = private_directory(candidates)
         key = key_of(self._config.mountpoint)
         path = directory / f"{key}-{os.getpid()}.sock"
         try:
-            self._claim(directory / f"{key}.lock")
             # Nobody else has the mount point, so these are of daemons that were killed.
             for stale in directory.glob(f"{key}-*.sock"):
                 stale.unlink(missing_ok=True)
-            self._listen_at(path)
+            self._listener = listen_at(path)
         except OSError as error:
             raise MountError(
                 f"The control socket {path} cannot be made: {error.strerror}."
             ) from error
-
-    def _listen_at(self, path: Path) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            with _address(path) as address:
-                listener.bind(address)
-            path.chmod(0o600)
-            listener.listen(16)
-        except OSError:
-            listener.close()
-            raise
-        self._listener = listener
         self.path = path
 
-    def _claim(self, path: Path) -> None:
-        """Keep others from mounting there, from before this mount is made until all is flushed."""
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                claimed = os.fstat(descriptor).st_ino == _inode(path)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise MountError(
-                    f"Another devboxfs is mounting or unmounting {self._config.mountpoint}: "
-                    "try again when it has ended.",
-                    ExitCode.BUSY,
-                ) from None
-            if claimed:
-                self._lock = descriptor
-                self._lock_path = path
-                return
-            # The daemon before removed the file between our opening it and our locking it.
-            os.close(descriptor)
-
     async def listen(self) -> None:
-        """Answer clients until cancelled."""
+        """Answer clients until cancelled.
+
+        A socket whose name disappears is made anew: the session manager removes /run/user/UID at
+        the user's last logout, and the mount outlives that.
+        """
+        import trio
+
+        try:
+            async with trio.open_nursery() as clients:
+                while True:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._accept, clients)
+                        await self._wait_nameless()
+                        nursery.cancel_scope.cancel()
+                    await self._bind_again()
+        finally:
+            self.remove_socket()
+
+    async def _accept(self, clients: trio.Nursery) -> None:
         import trio
 
         if self._listener is None:
             raise RuntimeError("bind() comes first")
-        listener = trio.socket.from_stdlib_socket(self._listener)
-        try:
-            await trio.serve_listeners(self._serve_client, [trio.SocketListener(listener)])
-        finally:
-            self.remove_socket()
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        self._listener = None
+        await trio.serve_listeners(self._serve_client, [listener], handler_nursery=clients)
+
+    async def _wait_nameless(self) -> None:
+        import trio
+
+        # inotify would tell, at the price of a descriptor and a thread for something so rare.
+        while self.path is not None and self.path.exists():  # noqa: ASYNC110
+            await trio.sleep(NAME_CHECK)
+        self.path = None
+
+    async def _bind_again(self) -> None:
+        import trio
+
+        while True:
+            try:
+                self.bind()
+            except MountError as error:
+                _logger.warning("%s", error.text)
+                await trio.sleep(NAME_CHECK)
+            else:
+                _logger.info("the control socket was removed and is %s now", self.path)
+                return
 
     def remove_socket(self) -> None:
         """Take the socket's name away and let others mount; also without unwinding."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             self.path = None
-        if self._lock_path is not None:
-            self._lock_path.unlink(missing_ok=True)
-            self._lock_path = None
-            os.close(self._lock)
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     async def drain(self, timeout: float = 5.0) -> None:
         """Let the answers under way be sent: the mount may end before `umount` has heard so."""
@@ -280,13 +228,6 @@ class ControlServer:
             pass
         finally:
             await trio.aclose_forcefully(stream)
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
 
 
 def _peer_of(stream: trio.SocketStream) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from devboxfs.config import ExitCode, MountError, key_of
-from devboxfs.control import CREDENTIALS, Json, Progress, connect_socket
+from devboxfs.control import Json, Progress
+from devboxfs.control_socket import CREDENTIALS, connect_socket
 
 __all__ = ["ControlClient", "connect", "connect_mount", "sockets"]
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import select
 import signal
 import socket
@@ -369,6 +370,25 @@ def test_a_timeout_of_umount_leaves_the_mount(standin):
     done = standin.devboxfs("umount", "--force", "--timeout", "0.1", standin.mount)
     assert b"by force (The daemon (pid" in done.stdout
     assert not standin.is_mounted()
+
+
+def test_a_terminal_shows_what_is_left(standin):
+    standin.start()
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen, open(theirs, "wb") as terminal:
+        done = as_launcher(
+            lambda: subprocess.run(
+                standin.argv("sync", standin.mount),
+                env=standin.environment,
+                stdout=subprocess.PIPE,
+                stderr=terminal,
+                check=True,
+            )
+        )
+        shown = screen.read(4096)
+    assert b"syncing: 2 operations, 10 B left" in shown
+    assert shown.endswith(b"\r\x1b[K")
+    assert done.stdout.decode() == f"Everything in {standin.mount} is in the box my-box.\n"
 
 
 def test_umount_says_what_stays_in_the_journal(standin):

@@ -3,6 +3,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -12,7 +13,7 @@ import trio
 import trio.testing
 
 from devboxfs.config import ExitCode, MountError
-from devboxfs.control import ControlServer, connect_socket
+from devboxfs.control import ControlServer
 from devboxfs.control_client import ControlClient, connect, connect_mount, sockets
 
 
@@ -246,5 +247,28 @@ def test_no_place_at_all(config):
 
 
 def test_connecting_to_nothing(tmp_path):
-    assert connect_socket(tmp_path / "missing.sock", 1.0) is None
     assert connect(tmp_path / "missing.sock") is None
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": CLOCK})], ids=["clock"])
+async def test_a_logout_takes_the_socket_away_and_it_comes_back(config, tmp_path):
+    first = tmp_path / "session" / "devboxfs"
+    first.parent.mkdir()
+    places = (first, tmp_path / "state" / "run")
+    config = dataclasses.replace(config, runtime_dirs=places)
+    async with listening(config) as server:
+        assert sockets(places) == [server.path] == list(first.glob("*.sock"))
+        async with await trio.open_unix_socket(str(server.path)) as stream:
+            shutil.rmtree(first.parent)
+            with trio.fail_after(60):
+                while not sockets(places):  # noqa: ASYNC110 - the clock is a mock
+                    await trio.sleep(1)
+            assert sockets(places) == [server.path] == list(places[1].glob("*.sock"))
+            # Who was connected still is.
+            await stream.send_all(b'{"op": "hello"}\n')
+            assert "result" in await _Lines(stream).next()
+            with pytest.raises(MountError, match="Another devboxfs"):
+                ControlServer(config).bind()
+        async with await trio.open_unix_socket(str(server.path)) as stream:
+            await stream.send_all(b'{"op": "hello"}\n')
+            assert "result" in await _Lines(stream).next()
