@@ -190,7 +190,7 @@ class AsyncFiles:
                     _, there = await link.transport.stat(wire, follow=True)
                 if there is not None and there.is_dir:
                     return
-            # What is on the way and no directory: mkdir -p says EEXIST of it, everybody else ENOTDIR.
+            # A file on the way: mkdir -p says EEXIST of it, everybody else ENOTDIR.
             on_the_way = refused.seq == 1 and refused.errno == errno.EEXIST
             raise file_error(errno.ENOTDIR if on_the_way else refused.errno, wire)
 
@@ -351,8 +351,9 @@ class AsyncFiles:
 
         Directories on the way are made. A file appears under its name when it is complete, with
         its permission bits as far as this process's umask leaves them; nothing is ever written
-        outside of `local_dir`. One round trip for all files of up to 64 KiB, three more for each
-        larger one, which is read in pieces. Errors as in `upload_files`.
+        outside of `local_dir`. One round trip for all files of up to 64 KiB; one more for each of
+        up to 1 MiB, of which eight are under way at once; three in a row for each larger one, which
+        is read in pieces. Errors as in `upload_files`.
         """
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise TypeError("paths must be several paths, such as a list")

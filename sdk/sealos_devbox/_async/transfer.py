@@ -21,7 +21,7 @@ from sealos_devbox._async import local_files
 from sealos_devbox._async.connection import Link
 from sealos_devbox._async.deadline import Progress, deadline, run_all, run_while_advancing
 from sealos_devbox._async.local_files import FileContent, LocalSource, LocalTarget
-from sealos_devbox._async.reading import read_pinned
+from sealos_devbox._async.reading import FIRST_READ, read_pinned
 from sealos_devbox._async.values import TransferResult
 from sealos_devbox._async.writing import (
     MemoryContent,
@@ -38,6 +38,9 @@ __all__ = ["Source", "download", "upload"]
 
 Source = bytes | str | os.PathLike[str]
 """What to upload: content as bytes, or the path of a local file."""
+_Download = Callable[
+    [Link, bytes, str | os.PathLike[str], bool, float | None], Awaitable[TransferResult]
+]
 SourceT = TypeVar("SourceT", bound=Source)
 """For mappings, whose keys are invariant."""
 
@@ -47,8 +50,10 @@ BATCH_FILES = 1_000
 _BATCHES_AT_ONCE = 2
 # Files asked for by one read_many; the transport makes some 15 requests of it, of 256 allowed.
 _ASKED_AT_ONCE = 10_000
-# Files of up to this size come whole (PROTOCOL.md section 5: at most 98304).
+# Files of up to this size come many in one answer (PROTOCOL.md section 5: at most 98304).
 _SMALL = 64 * 1024
+# Files of up to FIRST_READ come whole, so many at once; larger ones in pieces.
+_MEDIUM_AT_ONCE = 8
 _LARGE_AT_ONCE = 2
 # Local files of up to this size are read before the batch is sent; larger ones while it is.
 _LOADED = 256 * 1024
@@ -235,18 +240,20 @@ async def download(
 ) -> list[TransferResult]:
     """Download the files below a local directory; the answer is in their order."""
     results: dict[bytes, TransferResult] = {}
+    medium: list[bytes] = []
     large: list[bytes] = []
     wanted = list(dict.fromkeys(paths))
     for first in range(0, len(wanted), _ASKED_AT_ONCE):
         part = wanted[first : first + _ASKED_AT_ONCE]
-        await _download_small(link, part, directory, results, large, preserve_mtime, idle_timeout)
+        for path, size in await _download_small(
+            link, part, directory, results, preserve_mtime, idle_timeout
+        ):
+            (medium if size <= FIRST_READ else large).append(path)
 
-    def downloading(path: bytes) -> Callable[[], Awaitable[None]]:
+    def downloading(path: bytes, way: _Download) -> Callable[[], Awaitable[None]]:
         async def call() -> None:
             try:
-                results[path] = await _download_large(
-                    link, path, directory, preserve_mtime, idle_timeout
-                )
+                results[path] = await way(link, path, directory, preserve_mtime, idle_timeout)
             except DeadlineExceededError:
                 raise
             except OSError as error:
@@ -254,7 +261,8 @@ async def download(
 
         return call
 
-    await run_all([downloading(path) for path in large], _LARGE_AT_ONCE)
+    await run_all([downloading(path, _download_medium) for path in medium], _MEDIUM_AT_ONCE)
+    await run_all([downloading(path, _download_large) for path in large], _LARGE_AT_ONCE)
     return [results[path] for path in paths]
 
 
@@ -263,22 +271,23 @@ async def _download_small(
     paths: list[bytes],
     directory: str | os.PathLike[str],
     results: dict[bytes, TransferResult],
-    large: list[bytes],
     preserve_mtime: bool,
     idle_timeout: float | None,
-) -> None:
+) -> list[tuple[bytes, int]]:
+    """Download what is small; return the rest, with the sizes."""
+    larger: list[tuple[bytes, int]] = []
     wanted: list[tuple[bytes, Version | None]] = [(path, None) for path in paths]
     async with link.transport.read_many(wanted, max_each=_SMALL, follow=True) as stream:
         while True:
             with deadline(idle_timeout, "Waiting for the next file"):
                 records = await stream.receive()
             if records is None:
-                return
+                return larger
             whole: list[tuple[bytes, Attributes, bytes]] = []
             for record in records:
                 path = paths[record.index]
-                if record.errno == errno.EFBIG:
-                    large.append(path)
+                if record.errno == errno.EFBIG and record.attr is not None:
+                    larger.append((path, record.attr.size))
                 elif record.errno or record.attr is None:
                     number = record.errno or errno.EIO
                     if record.attr is not None and record.attr.is_dir:
@@ -303,6 +312,23 @@ def _store_all(
             results[path] = TransferResult(path_text(path), None, 0, stored)
         else:
             results[path] = TransferResult(path_text(path), str(stored), len(content))
+
+
+async def _download_medium(
+    link: Link,
+    path: bytes,
+    directory: str | os.PathLike[str],
+    preserve_mtime: bool,
+    idle_timeout: float | None,
+) -> TransferResult:
+    with deadline(idle_timeout, "Reading the file"):
+        attr, content = await link.transport.read(path, length=FIRST_READ, follow=True)
+    if attr.size > len(content):  # it has grown
+        return await _download_large(link, path, directory, preserve_mtime, idle_timeout)
+    results: dict[bytes, TransferResult] = {}
+    files = [(path, attr, content)]
+    await to_thread.run_sync(_store_all, directory, files, preserve_mtime, results)
+    return results[path]
 
 
 async def _download_large(

@@ -265,8 +265,9 @@ class Files:
 
         Directories on the way are made. A file appears under its name when it is complete, with
         its permission bits as far as this process's umask leaves them; nothing is ever written
-        outside of `local_dir`. One round trip for all files of up to 64 KiB, three more for each
-        larger one, which is read in pieces. Errors as in `upload_files`.
+        outside of `local_dir`. One round trip for all files of up to 64 KiB; one more for each of
+        up to 1 MiB, of which eight are under way at once; three in a row for each larger one, which
+        is read in pieces. Errors as in `upload_files`.
         """
         return self._portal.call(
             self._async.download_files,
