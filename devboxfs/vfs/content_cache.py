@@ -161,6 +161,7 @@ class ContentCache:
         try:
             store = ContentStore.open(directory, disk_limit)
             cache._learn(*store.rows())
+            cache._disk_bytes, cache._disk_contents = store.totals()
         except (OSError, sqlite3.Error) as error:
             _logger.warning("no content cache on disk in %s: %s", directory, error)
             if store is not None:

@@ -231,6 +231,12 @@ class ContentStore:
             self._collect(connection, whole, partial)
         return whole, partial
 
+    def totals(self) -> tuple[int, int]:
+        """Return how many bytes, and how many contents, are here."""
+        with self._connection() as connection:
+            found = connection.execute("SELECT bytes, entries FROM tally").fetchone()
+            return int(found[0]), int(found[1])
+
     def _collect(
         self, connection: sqlite3.Connection, whole: list[Row], partial: list[Row]
     ) -> None:

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -59,6 +59,8 @@ async def test_what_was_put_is_there_and_still_there_after_reopening(
     async with opened(tmp_path) as cache:
         assert cache.get(key, 0, size) is None
         assert cache.has(key)
+        statistics = cache.statistics()
+        assert (statistics.disk_bytes, statistics.disk_contents) == (size, 1)
         for offset, length in ((0, size), (0, 1), (size - 1, 5), (size // 2, BLOCK)):
             assert await cache.load(key, offset, length) == data[offset : offset + length]
         assert cache.get(key, 0, size) == data
@@ -156,12 +158,15 @@ async def test_disk_is_bounded_and_the_least_recently_used_go_first(tmp_path: Pa
             cache.put(key, 0, data, key.size)
             await cache._write_batch()
         assert cache.statistics().disk_bytes <= limit
-    used = sum(f.stat().st_size for f in tmp_path.rglob("files/*"))
-    assert used <= limit
+    assert stored(tmp_path) <= limit
     async with opened(tmp_path, disk_limit=limit) as cache:
         there = [cache.has(key) for key, _ in contents]
         assert there[-3:] == [True] * 3
         assert not any(there[1:5])
+
+
+def stored(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("files/*"))
 
 
 async def test_forgotten_is_gone_everywhere(tmp_path: Path) -> None:
@@ -293,26 +298,29 @@ async def test_a_directory_that_cannot_be_used_leaves_the_memory(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
-async def test_a_full_disk_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], check=True)
-    try:
-        contents = [content(number, 3 * BLOCK) for number in range(20)]
-        async with opened(small) as cache:
-            for key, data in contents:
-                cache.put(key, 0, data, key.size)
-                await cache._write_batch()
-            assert all(cache.get(key, 0, key.size) == data for key, data in contents)
-            assert not cache.statistics().disk_ok
-        full = [r for r in caplog.records if "set aside" in r.getMessage()]
-        assert len(full) == 1
-        async with opened(small) as cache:
-            for key, data in contents:
-                assert await cache.load(key, 0, key.size) in (None, data)
-    finally:
-        subprocess.run(["umount", small], check=True)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small tmpfs")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+async def test_a_full_disk_is_no_error(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    contents = [content(number, 3 * BLOCK) for number in range(20)]
+    async with opened(small_disk) as cache:
+        for key, data in contents:
+            cache.put(key, 0, data, key.size)
+            await cache._write_batch()
+        assert all(cache.get(key, 0, key.size) == data for key, data in contents)
+        assert not cache.statistics().disk_ok
+    assert len([r for r in caplog.records if "set aside" in r.getMessage()]) == 1
+    async with opened(small_disk) as cache:
+        for key, data in contents:
+            assert await cache.load(key, 0, key.size) in (None, data)
 
 
 async def test_the_queue_is_bounded() -> None:
