@@ -56,7 +56,8 @@ def crash_after(box: MountedBox, seed: int, moment: int, *, fsync: bool, helper:
             assert part, f"the writer ended after {acknowledged} operations"
             acknowledged += len(part)
         if box.plain:
-            os.kill(writer.pid, signal.SIGKILL)
+            # Not SIGKILL, which cuts a write in the middle.
+            os.kill(writer.pid, signal.SIGINT)
         elif helper:
             box.kill_all()
         else:
