@@ -1,16 +1,16 @@
-package msgpack
+package msgpack_test
 
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"math/rand"
-	"os"
-	"strconv"
 	"testing"
+
+	. "sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/vectors"
 )
 
-type vectors struct {
+type vectorFile struct {
 	Values, Accepted []struct {
 		Value any
 		Hex   string
@@ -18,69 +18,16 @@ type vectors struct {
 	Refused []struct{ Hex, Why string }
 }
 
-func load(t *testing.T) vectors {
+func load(t *testing.T) (v vectorFile) {
 	t.Helper()
-	raw, err := os.ReadFile("../../../testvectors/msgpack.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v vectors
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	if err := d.Decode(&v); err != nil {
-		t.Fatal(err)
-	}
+	vectors.Load(t, "msgpack", &v)
 	return v
-}
-
-// fromJSON turns the notation of sdk/testvectors/generate.py into a Value.
-func fromJSON(j any) Value {
-	switch x := j.(type) {
-	case bool:
-		if x {
-			return Value{Kind: Bool, Int: 1}
-		}
-		return Value{Kind: Bool}
-	case json.Number:
-		if n, err := strconv.ParseInt(x.String(), 10, 64); err == nil {
-			return Value{Kind: Int, Int: n}
-		}
-		u, err := strconv.ParseUint(x.String(), 10, 64)
-		if err != nil {
-			panic(err)
-		}
-		return Value{Kind: Int, Int: int64(u), Big: true}
-	case string:
-		return Value{Kind: Str, Bytes: []byte(x)}
-	case []any:
-		v := Value{Kind: Array}
-		for _, item := range x {
-			v.Items = append(v.Items, fromJSON(item))
-		}
-		return v
-	case map[string]any:
-		if text, ok := x["bin"]; ok {
-			raw, err := hex.DecodeString(text.(string))
-			if err != nil {
-				panic(err)
-			}
-			return Value{Kind: Bin, Bytes: raw}
-		}
-		v := Value{Kind: Map}
-		for _, pair := range x["map"].([]any) {
-			for _, part := range pair.([]any) {
-				v.Items = append(v.Items, fromJSON(part))
-			}
-		}
-		return v
-	}
-	return Value{}
 }
 
 func TestVectors(t *testing.T) {
 	v := load(t)
 	for _, c := range v.Values {
-		want := fromJSON(c.Value)
+		want := vectors.Value(t, c.Value)
 		if got := hex.EncodeToString(want.Append(nil)); got != c.Hex {
 			t.Errorf("%v: encoded as %.80s, want %.80s", c.Value, got, c.Hex)
 		}
@@ -92,7 +39,7 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%.80s: %v", c.Hex, err)
 			continue
 		}
-		if !bytes.Equal(got.Append(nil), fromJSON(c.Value).Append(nil)) {
+		if !bytes.Equal(got.Append(nil), vectors.Value(t, c.Value).Append(nil)) {
 			t.Errorf("%.80s: decoded as %v", c.Hex, got)
 		}
 		for cut := range raw {
