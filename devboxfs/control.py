@@ -319,7 +319,7 @@ class _Exchange:
         except MountError as error:
             return _error(error.text, error.exit_code)
         except OSError as error:
-            answer = _error(str(error), ExitCode.FAILED)
+            answer = _error(error.strerror or str(error), ExitCode.FAILED)
             answer["error"]["errno"] = error.errno
             return answer
         except DevboxError as error:

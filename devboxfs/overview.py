@@ -216,7 +216,8 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
     for name in ("cache", "link"):
         figures = entry.get(name)
         if isinstance(figures, dict):
-            yield name, ", ".join(_figure(key, value) for key, value in figures.items())
+            known = ((key, value) for key, value in figures.items() if value not in (None, ""))
+            yield name, ", ".join(_figure(key, value) for key, value in known)
 
 
 def _pending(entry: Json) -> str:

@@ -114,8 +114,12 @@ async def serve(config, ready, control):
     async def unmount(params, progress):
         if mode == "stubborn":
             await trio.sleep_forever()
+        if mode == "dies":
+            os.kill(os.getpid(), 9)
         progress({"operations": 1, "bytes": 5})
         await trio.to_thread.run_sync(mountpoint.unmount, config.mountpoint)
+        if mode == "dies unmounted":
+            os.kill(os.getpid(), 9)
         return {"operations": left, "bytes": 7 * left, "reason": "offline" if left else ""}
 
     for operation in (status, sync, unmount):

@@ -401,6 +401,21 @@ def test_umount_says_what_stays_in_the_journal(standin):
     assert not standin.is_mounted()
 
 
+@pytest.mark.parametrize(
+    ("when", "code", "said"),
+    [
+        ("dies", 0, " had ended; the mount is removed, and no journal of my-box waits."),
+        ("dies unmounted", ExitCode.PENDING, "ended without saying whether all is in the box"),
+    ],
+)
+def test_the_daemon_dies_while_it_unmounts(standin, when, code, said):
+    standin.start(env={"STANDIN": when})
+    done = standin.devboxfs("umount", standin.mount, check=False)
+    assert done.returncode == code
+    assert said in (done.stdout + done.stderr).decode()
+    assert not standin.is_mounted()
+
+
 # ----------------------------------------------------------------------------- signals and death
 
 

@@ -259,6 +259,9 @@ async def test_a_logout_takes_the_socket_away_and_it_comes_back(config, tmp_path
     async with listening(config) as server:
         assert sockets(places) == [server.path] == list(first.glob("*.sock"))
         async with await trio.open_unix_socket(str(server.path)) as stream:
+            lines = _Lines(stream)
+            await stream.send_all(b'{"op": "hello"}\n')
+            assert "result" in await lines.next()
             shutil.rmtree(first.parent)
             with trio.fail_after(60):
                 while not sockets(places):  # noqa: ASYNC110 - the clock is a mock
@@ -266,7 +269,7 @@ async def test_a_logout_takes_the_socket_away_and_it_comes_back(config, tmp_path
             assert sockets(places) == [server.path] == list(places[1].glob("*.sock"))
             # Who was connected still is.
             await stream.send_all(b'{"op": "hello"}\n')
-            assert "result" in await _Lines(stream).next()
+            assert "result" in await lines.next()
             with pytest.raises(MountError, match="Another devboxfs"):
                 ControlServer(config).bind()
         async with await trio.open_unix_socket(str(server.path)) as stream:

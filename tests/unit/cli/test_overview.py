@@ -74,7 +74,7 @@ def test_rendering():
             "pending_bytes": 2048,
             "oldest_pending_seconds": 61.0,
             "conflicts": [{"path": "x", "kept_as": "x.conflict-h-1"}, {"path": "y"}],
-            "link": {"round_trips": 3, "bytes_sent": 4096},
+            "link": {"round_trips": 3, "bytes_sent": 4096, "last_error": ""},
             "cache": {},
         },
         {"mountpoint": "/mnt/b", "box": "b", "state": "dead"},
