@@ -282,7 +282,7 @@ class ClientSession:
             exchange.queued_wire -= wire_size
             exchange.consumed += wire_size
         exchange.queued_bytes -= size
-        if exchange.consumed > consumed:
+        if exchange.consumed > consumed and not exchange.done:
             self._grant(exchange, now)
         return taken
 
