@@ -70,14 +70,6 @@ def box_path(path: BoxPath, root: bytes) -> bytes:
     return b"/".join(done)
 
 
-def working_directory(path: BoxPath, root: bytes) -> bytes:
-    """Return a command's working directory: as `box_path`, but any absolute path is allowed."""
-    given = path_bytes(path)
-    if given.startswith(b"/") and b"\0" not in given and _below_root(given, root) is None:
-        return given
-    return box_path(path, root)
-
-
 def parent(path: bytes) -> bytes:
     """Return the path of the directory that holds `path`; that of the root is the root."""
     return path.rpartition(b"/")[0]

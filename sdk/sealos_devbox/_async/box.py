@@ -70,11 +70,11 @@ class AsyncBox:
         """Run a command in the box to its end and return its output, all of it in memory.
 
         A str is a line for the box's shell; a sequence is a program with its arguments, which no
-        shell sees. `cwd` is the workspace by default. `env` is added to the box's environment.
-        `input` is its standard input, which is empty by default. After `timeout` seconds the
-        command and its process group are killed and CommandTimeoutError is raised, with the output
-        so far. With `check`, CommandFailedError is raised unless it ended with exit code 0.
-        Raises CommandNotFoundError when the box has no such program.
+        shell sees. `cwd`, by default the workspace, is a directory in it. `env` is added to the
+        box's environment. `input` is its standard input, which is empty by default. After `timeout`
+        seconds the command and its process group are killed and CommandTimeoutError is raised, with
+        the output so far. With `check`, CommandFailedError is raised unless it ended with exit code
+        0. Raises CommandNotFoundError when the box has no such program.
         """
         process = self.start(command, cwd=cwd, env=env)
         return await run_command(process, command, input, timeout, check=check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -15,7 +16,7 @@ from sealos_devbox._async.deadline import TIMEOUT, deadline
 from sealos_devbox._async.values import CommandFailedError, CommandResult, CommandTimeoutError
 from sealos_devbox._transport.base import CommandStream
 from sealos_devbox.errors import BoxFileError, BoxFileNotFoundError, CommandNotFoundError
-from sealos_devbox.paths import BoxPath, working_directory
+from sealos_devbox.paths import BoxPath, box_path
 
 __all__ = ["AsyncProcess", "Command", "run_command"]
 
@@ -102,7 +103,7 @@ class AsyncProcess:
             self._link = link = await self._connection.link()
         stream = link.transport.exec(
             self._argv,
-            cwd=None if self._cwd is None else working_directory(self._cwd, link.root),
+            cwd=None if self._cwd is None else box_path(self._cwd, link.root),
             env=self._env,
             pty=None if self._terminal is None else (*self._terminal, "xterm-256color"),
         )
@@ -128,12 +129,11 @@ class AsyncProcess:
     async def _missing(self, error: BoxFileNotFoundError) -> Exception:
         """Say what ENOENT meant: the program, or the directory to start it in."""
         if self._cwd is not None and self._link is not None:
-            cwd = working_directory(self._cwd, self._link.root)
-            if not cwd.startswith(b"/"):
-                try:
-                    await self._link.transport.stat(cwd, follow=True)
-                except BoxFileError as missing:
-                    return missing
+            try:
+                await self._link.transport.stat(box_path(self._cwd, self._link.root), follow=True)
+            except BoxFileError as missing:
+                missing.filename = os.fspath(self._cwd)
+                return missing
         return CommandNotFoundError(f"There is no program {_shown(self._argv[0])} in the box.")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealos_devbox import BoxFileError
-from sealos_devbox.paths import box_path, parent, path_text, prefixes, resolve, working_directory
+from sealos_devbox.paths import box_path, parent, path_text, prefixes, resolve
 from sealos_devbox.types import Attributes
 
 ROOT = b"/home/devbox/project"
@@ -61,14 +61,6 @@ def test_the_boxs_own_path_comes_before_the_alias() -> None:
 def test_root_of_the_whole_file_system() -> None:
     assert box_path("/etc/passwd", b"/") == b"etc/passwd"
     assert box_path("/", b"/") == b""
-
-
-def test_working_directory_may_be_anywhere() -> None:
-    assert working_directory("/etc", ROOT) == b"/etc"
-    assert working_directory("sub", ROOT) == b"sub"
-    assert working_directory("/workspace/sub", ROOT) == b"sub"
-    with pytest.raises(ValueError, match="leads out"):
-        working_directory("../x", ROOT)
 
 
 names = st.binary(min_size=1, max_size=5).filter(

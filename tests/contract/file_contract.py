@@ -1,0 +1,477 @@
+"""What the file API promises, whichever way leads to the box.
+
+A test module subclasses FileContract and gives the fixture `files`: an object with the methods of
+AsyncFiles on an empty workspace. Nothing here looks at the box by another way.
+"""
+
+import errno
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from sealos_devbox import (
+    AsyncFiles,
+    BoxFileError,
+    BoxFileExistsError,
+    BoxFileNotFoundError,
+    BoxIsADirectoryError,
+    BoxNotADirectoryError,
+    ConflictError,
+    Source,
+)
+
+ODD_NAMES = [
+    "with space",
+    "new\nline",
+    "tab\tand\rreturn",
+    "'single' and \"double\"",
+    "-rf",
+    "--help",
+    "$HOME `id` $(id) ; & | > <",
+    "back\\slash",
+    "*?[a]{b}",
+    "~",
+    "ünïcödé",
+    "\U0001f600",
+    "e\u0301",  # not the same name as the next one, though it looks the same
+    "\u00e9",
+    "not utf-8: \udcff\udc80",
+    "\x01\x7f",
+    "x" * 255,
+]
+
+
+async def errno_of(call: Awaitable[object]) -> int | None:
+    with pytest.raises(BoxFileError) as caught:
+        await call
+    assert isinstance(caught.value, OSError)
+    return caught.value.errno
+
+
+class FileContract:
+    """Run for every transport, the synchronous facade, and mounted directories."""
+
+    # ------------------------------------------------------------------------ whole files
+
+    @pytest.mark.parametrize("size", [0, 1, 65536, 65537, (1 << 20), (1 << 20) + 1, 5_000_000])
+    async def test_what_was_written_is_read(self, files: AsyncFiles, size: int) -> None:
+        data = os.urandom(size)
+        written = await files.write_file("data", data)
+        assert await files.read_file("data") == data
+        info = await files.get_file_info("data")
+        assert info == written
+        assert info.version.matches(written.version)
+        assert (info.path, info.name, info.type, info.size) == ("data", "data", "file", size)
+        assert (info.link_count, info.target) == (1, None)
+
+    async def test_text(self, files: AsyncFiles) -> None:
+        await files.write_file("main.py", 'print("hällo")\r\n')
+        assert await files.read_file("main.py") == 'print("hällo")\r\n'.encode()
+        assert await files.read_text("main.py") == 'print("hällo")\r\n'
+        await files.write_file("latin", b"\xe4")
+        assert await files.read_text("latin", encoding="latin-1") == "ä"
+        with pytest.raises(UnicodeDecodeError):
+            await files.read_text("latin")
+
+    @pytest.mark.parametrize("size", [10, 3_000_000])
+    async def test_ranges(self, files: AsyncFiles, size: int) -> None:
+        data = os.urandom(size)
+        await files.write_file("data", data)
+        for offset, length in [(0, 3), (2, 4), (size - 2, 100), (size, 5), (size + 9, 1), (0, 0)]:
+            assert (
+                await files.read_file("data", offset=offset, length=length)
+                == (data[offset : offset + length])
+            )
+        assert await files.read_file("data", offset=3) == data[3:]
+        assert await files.read_file("data", offset=size - 1) == data[-1:]
+        with pytest.raises(ValueError, match="negative"):
+            await files.read_file("data", offset=-1)
+
+    async def test_overwriting_keeps_the_mode_unless_told(self, files: AsyncFiles) -> None:
+        await files.write_file("script", "1", mode=0o750)
+        assert (await files.get_file_info("script")).mode == 0o750
+        await files.write_file("script", "2")
+        assert (await files.get_file_info("script")).mode == 0o750
+        await files.write_file("script", bytes(100_000))
+        assert (await files.get_file_info("script")).mode == 0o750
+        written = await files.write_file("script", "3", mode=0o600)
+        assert written.mode == 0o600
+        assert await files.read_file("script") == b"3"
+
+    async def test_directories_on_the_way_are_made(self, files: AsyncFiles) -> None:
+        await files.write_file("a/b/c/file", "x")
+        assert await files.read_file("a/b/c/file") == b"x"
+        assert await errno_of(files.write_file("d/e/file", "x", parents=False)) == errno.ENOENT
+        assert not await files.exists("d")
+
+    async def test_create_only(self, files: AsyncFiles) -> None:
+        await files.write_file("new", "1", create_only=True)
+        for data in ("2", bytes(100_000)):
+            with pytest.raises(BoxFileExistsError) as caught:
+                await files.write_file("new", data, create_only=True)
+            assert caught.value.filename == "new"
+        assert await files.read_file("new") == b"1"
+
+    async def test_only_over_the_version_that_was_seen(self, files: AsyncFiles) -> None:
+        first = await files.write_file("shared", "first")
+        assert await files.read_file("shared", if_match=first.version) == b"first"
+        second = await files.write_file("shared", "second", if_match=first.version)
+        for stale in (
+            files.write_file("shared", "third", if_match=first.version),
+            files.read_file("shared", if_match=first.version),
+            files.delete("shared", if_match=first.version),
+        ):
+            with pytest.raises(ConflictError) as caught:
+                await stale
+            assert caught.value.filename == "shared"
+        assert await files.read_file("shared") == b"second"
+        await files.delete("shared", if_match=second.version)
+        with pytest.raises(ConflictError):
+            await files.write_file("shared", "fourth", if_match=second.version)
+        assert not await files.exists("shared")
+        with pytest.raises(ValueError, match="both"):
+            await files.write_file("x", "", if_match=second.version, create_only=True)
+
+    async def test_writers_do_not_mix(self, files: AsyncFiles) -> None:
+        contents = [bytes([number]) * 200_000 for number in range(8)]
+        async with anyio.create_task_group() as tasks:
+            for content in contents:
+                tasks.start_soon(files.write_file, "contended", content)
+        assert await files.read_file("contended") in contents
+        assert [info.name for info in await files.list_dir()] == ["contended"]
+
+    # ---------------------------------------------------------------------- names, errors
+
+    @pytest.mark.parametrize("name", ODD_NAMES)
+    async def test_odd_names(self, files: AsyncFiles, name: str) -> None:
+        await files.write_file(f"{name}/{name}", name.encode("utf-8", "surrogateescape"))
+        assert [info.name for info in await files.list_dir()] == [name]
+        (inner,) = await files.list_dir(name)
+        assert inner.path == f"{name}/{name}"
+        assert await files.read_file(inner.path) == name.encode("utf-8", "surrogateescape")
+        await files.copy_path(inner.path, f"{name}/copy")
+        await files.move_path(f"{name}/copy", "moved")
+        await files.delete("moved")
+        await files.delete(os.fsencode(inner.path))
+        await files.remove_dir(name)
+        assert await files.list_dir() == []
+
+    async def test_ways_to_write_a_path(self, files: AsyncFiles) -> None:
+        await files.write_file("/workspace/dir/file", "x")
+        for path in ("dir/file", "./dir//file", "dir/../dir/file", Path("dir/file"), b"dir/file"):
+            assert await files.read_file(path) == b"x"
+        assert [info.path for info in await files.list_dir("/workspace")] == ["dir"]
+        assert (await files.get_file_info(".")).path == "."
+
+    @pytest.mark.parametrize("path", ["..", "a/../../x", "/etc/passwd", "", "nul\0"])
+    async def test_paths_that_lead_out(self, files: AsyncFiles, path: str) -> None:
+        for call in (
+            files.read_file(path),
+            files.write_file(path, "x"),
+            files.list_dir(path),
+            files.delete(path),
+            files.move_path("x", path),
+            files.upload_files([(b"x", path)]),
+        ):
+            with pytest.raises(ValueError, match=r"path|outside|leads out"):
+                await call
+
+    async def test_what_is_not_there(self, files: AsyncFiles) -> None:
+        for call in (
+            files.read_file("nothing"),
+            files.list_dir("nothing"),
+            files.get_file_info("nothing"),
+            files.delete("nothing"),
+            files.remove_dir("nothing"),
+            files.remove_dir("nothing", recursive=True),
+            files.move_path("nothing", "x"),
+            files.copy_path("nothing", "x"),
+        ):
+            with pytest.raises(FileNotFoundError) as caught:
+                await call
+            assert isinstance(caught.value, BoxFileNotFoundError)
+            assert caught.value.filename == "nothing"
+        assert not await files.exists("nothing")
+        await files.delete("nothing", missing_ok=True)
+
+    async def test_files_and_directories_are_not_the_same(self, files: AsyncFiles) -> None:
+        await files.write_file("file", "x")
+        await files.make_dir("dir")
+        with pytest.raises(BoxIsADirectoryError):
+            await files.read_file("dir")
+        with pytest.raises(BoxIsADirectoryError):
+            await files.write_file("dir", "x")
+        with pytest.raises(BoxIsADirectoryError):
+            await files.write_file("dir", bytes(100_000))
+        with pytest.raises(BoxIsADirectoryError):
+            await files.write_file(".", "x")
+        with pytest.raises(BoxIsADirectoryError):
+            await files.delete("dir")
+        for call in (
+            files.list_dir("file"),
+            files.remove_dir("file"),
+            files.remove_dir("file", recursive=True),
+            files.read_file("file/below"),
+            files.write_file("file/below", "x"),
+            files.make_dir("file/below"),
+        ):
+            with pytest.raises(BoxNotADirectoryError):
+                await call
+        assert await files.read_file("file") == b"x"
+
+    async def test_names_that_are_too_long(self, files: AsyncFiles) -> None:
+        too_long = "n" * 256
+        assert await errno_of(files.write_file(too_long, "x")) == errno.ENAMETOOLONG
+        assert await errno_of(files.read_file(too_long)) == errno.ENAMETOOLONG
+        assert await errno_of(files.make_dir("d/" * 2600)) == errno.ENAMETOOLONG
+
+    # ------------------------------------------------------------------------- directories
+
+    async def test_listing(self, files: AsyncFiles) -> None:
+        assert await files.list_dir() == []
+        await files.write_file("b", "12345")
+        await files.write_file("a", "")
+        await files.make_dir("c/inner")
+        listed = await files.list_dir(".")
+        assert [(info.path, info.type) for info in listed] == [
+            ("a", "file"),
+            ("b", "file"),
+            ("c", "directory"),
+        ]
+        assert listed[1] == await files.get_file_info("b")
+        assert [info.path for info in await files.list_dir("c")] == ["c/inner"]
+        assert [info.is_dir for info in listed] == [False, False, True]
+        assert [info.is_file for info in listed] == [True, True, False]
+
+    async def test_a_large_directory_is_listed_whole(self, files: AsyncFiles) -> None:
+        names = [f"name-{number:05}-{'x' * 60}" for number in range(3_000)]
+        await files.upload_files([(b"", f"many/{name}") for name in names])
+        assert [info.name for info in await files.list_dir("many")] == names
+
+    async def test_making_directories(self, files: AsyncFiles) -> None:
+        await files.make_dir("a/b", mode=0o700)
+        assert (await files.get_file_info("a/b")).mode == 0o700
+        assert (await files.get_file_info("a")).mode != 0o700
+        await files.make_dir("a/b")
+        await files.make_dir(".")
+        with pytest.raises(BoxFileExistsError):
+            await files.make_dir("a/b", exist_ok=False)
+        with pytest.raises(BoxFileExistsError):
+            await files.make_dir(".", exist_ok=False)
+        with pytest.raises(BoxFileNotFoundError):
+            await files.make_dir("c/d", parents=False)
+        await files.write_file("file", "x")
+        with pytest.raises(BoxFileExistsError):
+            await files.make_dir("file")
+
+    async def test_removing_directories(self, files: AsyncFiles) -> None:
+        await files.write_file("a/b/c", "x")
+        assert await errno_of(files.remove_dir("a")) == errno.ENOTEMPTY
+        await files.remove_dir("a", recursive=True)
+        assert await files.list_dir() == []
+        await files.make_dir("empty")
+        await files.remove_dir("empty")
+        assert await files.list_dir() == []
+        assert await errno_of(files.remove_dir(".", recursive=True)) == errno.EBUSY
+
+    # -------------------------------------------------------------------- moving, copying
+
+    async def test_moving(self, files: AsyncFiles) -> None:
+        before = await files.write_file("a/file", "x", mode=0o640)
+        await files.move_path("a/file", "b")
+        assert not await files.exists("a/file")
+        after = await files.get_file_info("b")
+        assert (after.mode, after.mtime_ns) == (before.mode, before.mtime_ns)
+        await files.write_file("other", "y")
+        with pytest.raises(BoxFileExistsError) as caught:
+            await files.move_path("b", "other")
+        assert (caught.value.filename, caught.value.filename2) == ("b", "other")
+        assert await files.read_file("other") == b"y"
+        await files.move_path("b", "other", overwrite=True)
+        assert await files.read_file("other") == b"x"
+        assert not await files.exists("b")
+        await files.make_dir("dir/sub")
+        await files.move_path("dir", "renamed")
+        assert [info.path for info in await files.list_dir("renamed")] == ["renamed/sub"]
+        assert await errno_of(files.move_path("renamed", "renamed/sub/x")) == errno.EINVAL
+
+    async def test_copying(self, files: AsyncFiles) -> None:
+        before = await files.write_file("file", b"\0" * 300_000, mode=0o640)
+        await files.copy_path("file", "copy")
+        after = await files.get_file_info("copy")
+        assert (after.mode, after.mtime_ns, after.size) == (
+            before.mode,
+            before.mtime_ns,
+            before.size,
+        )
+        assert await files.read_file("copy") == await files.read_file("file")
+        await files.write_file("other", "y")
+        with pytest.raises(BoxFileExistsError):
+            await files.copy_path("file", "other")
+        await files.copy_path("copy", "other", overwrite=True)
+        assert (await files.get_file_info("other")).size == 300_000
+
+    async def test_copying_a_directory(self, files: AsyncFiles) -> None:
+        await files.write_file("dir/a/file", "x")
+        await files.make_dir("dir/empty")
+        with pytest.raises(BoxIsADirectoryError):
+            await files.copy_path("dir", "copy")
+        await files.copy_path("dir", "copy", recursive=True)
+        assert [info.path for info in await files.list_dir("copy")] == ["copy/a", "copy/empty"]
+        assert await files.read_file("copy/a/file") == b"x"
+        assert await files.read_file("dir/a/file") == b"x"
+
+    # ------------------------------------------------------------------- many at once
+
+    async def test_uploading_contents(self, files: AsyncFiles) -> None:
+        await files.write_file("old", "old", mode=0o600)
+        results = await files.upload_files(
+            [(b"new", "old"), (b"1", "x/y/1"), (b"2", "x/y/2"), (b"", "empty")]
+        )
+        assert [(r.path, r.local, r.size, r.error) for r in results] == [
+            ("old", None, 3, None),
+            ("x/y/1", None, 1, None),
+            ("x/y/2", None, 1, None),
+            ("empty", None, 0, None),
+        ]
+        assert await files.read_file("old") == b"new"
+        assert (await files.get_file_info("old")).mode == 0o600
+        assert await files.read_file("x/y/2") == b"2"
+        assert await files.read_file("empty") == b""
+
+    async def test_uploading_and_downloading_files(self, files: AsyncFiles, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        contents = {f"f{number}": os.urandom(number * 1000) for number in range(40)}
+        contents["large"] = os.urandom(20_000_000)
+        for name, content in contents.items():
+            (source / name).write_bytes(content)
+        (source / "f1").chmod(0o755)
+        (source / "f2").chmod(0o600)
+        os.utime(source / "f1", ns=(1, 1_234_567_890_123_456_789))
+        results = await files.upload_files(
+            {source / name: f"in/{name}" for name in contents}, preserve_mtime=True
+        )
+        assert [result.size for result in results] == [len(data) for data in contents.values()]
+        assert results[0].local == str(source / "f0")
+        first = await files.get_file_info("in/f1")
+        assert (first.mode, first.mtime_ns) == (0o755, 1_234_567_890_123_456_789)
+        target = tmp_path / "target"
+        down = await files.download_files(
+            [f"in/{name}" for name in contents], target, preserve_mtime=True
+        )
+        assert [result.error for result in down] == [None] * len(contents)
+        for name, content in contents.items():
+            assert (target / "in" / name).read_bytes() == content
+        assert (target / "in" / "f1").stat().st_mode & 0o777 == 0o755
+        assert (target / "in" / "f2").stat().st_mode & 0o777 == 0o600
+        assert (target / "in" / "f1").stat().st_mtime_ns == 1_234_567_890_123_456_789
+        assert sorted(os.listdir(target / "in")) == sorted(contents)
+
+    async def test_a_file_that_fails_does_not_stop_the_others(
+        self, files: AsyncFiles, tmp_path: Path
+    ) -> None:
+        await files.make_dir("dir")
+        await files.write_file("file", "x")
+        wanted: list[tuple[Source, str]] = [
+            (b"1", "good"),
+            (b"2", "dir"),
+            (tmp_path / "nothing", "missing"),
+            (b"3", "file/below"),
+            (b"4", "also/good"),
+        ]
+        results = await files.upload_files(wanted, check=False)
+        assert [result.error and result.error.errno for result in results] == [
+            None,
+            errno.EISDIR,
+            errno.ENOENT,
+            errno.ENOTDIR,
+            None,
+        ]
+        with pytest.raises(BoxIsADirectoryError) as caught:
+            await files.upload_files(wanted)
+        assert caught.value.__notes__ == ["3 of 5 files were not transferred"]
+        assert await files.read_file("also/good") == b"4"
+        down = await files.download_files(
+            ["good", "dir", "nothing", "also/good"], tmp_path / "to", check=False
+        )
+        assert down[0].error is None
+        assert isinstance(down[2].error, BoxFileNotFoundError)
+        assert down[1].error is not None
+        assert (tmp_path / "to" / "also" / "good").read_bytes() == b"4"
+        with pytest.raises(OSError, match=r"dir|nothing"):
+            await files.download_files(["good", "nothing"], tmp_path / "to")
+        with pytest.raises(TypeError, match="several"):
+            await files.download_files("good", tmp_path / "to")
+
+    async def test_downloads_stay_in_their_directory(
+        self, files: AsyncFiles, tmp_path: Path
+    ) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "kept").write_text("kept")
+        target = tmp_path / "target"
+        target.mkdir()
+        (target / "dir").symlink_to(outside)
+        (target / "link").symlink_to(outside / "kept")
+        await files.upload_files([(b"1", "dir/stolen"), (b"2", "link"), (bytes(100_000), "dir/l")])
+        results = await files.download_files(["dir/stolen", "link", "dir/l"], target, check=False)
+        assert isinstance(results[0].error, PermissionError)
+        assert results[1].error is None
+        assert isinstance(results[2].error, PermissionError)
+        assert os.listdir(outside) == ["kept"]
+        assert (outside / "kept").read_text() == "kept"
+        assert (target / "link").read_bytes() == b"2"
+        assert not (target / "link").is_symlink()
+
+    # ----------------------------------------------------------------------------- watching
+
+    async def test_changes_are_seen(self, files: AsyncFiles) -> None:
+        await files.make_dir("dir")
+        with anyio.fail_after(20):
+            async with files.watch() as watch:
+                await files.write_file("dir/file", "x")
+                event = await watch.receive()
+                assert event is not None
+                assert (event.kind, event.path) == ("created", "dir/file")
+                assert event.info == await files.get_file_info("dir/file")
+                await files.move_path("dir/file", "moved")
+                event = await watch.receive()
+                assert event is not None
+                assert (event.kind, event.path, event.old_path) == ("moved", "moved", "dir/file")
+                await files.delete("moved")
+                event = await watch.receive()
+                assert event is not None
+                assert (event.kind, event.path, event.info) == ("deleted", "moved", None)
+                await files.make_dir("new")
+                await files.write_file("new/file", "y")
+                seen = set()
+                async for event in watch:
+                    seen.add((event.kind, event.path))
+                    if event.path == "new/file":
+                        break
+                assert ("created", "new") in seen
+
+    async def test_watching_one_directory_only(self, files: AsyncFiles) -> None:
+        await files.make_dir("dir/sub")
+        with anyio.fail_after(20):
+            async with files.watch("dir", recursive=False) as watch:
+                await files.write_file("elsewhere", "x")
+                await files.write_file("dir/sub/deep", "x")
+                await files.write_file("dir/here", "x")
+                event = await watch.receive()
+                while event is not None and event.kind == "attributes":
+                    event = await watch.receive()
+                assert event is not None
+                assert event.path == "dir/here"
+
+    async def test_a_watch_has_to_be_opened(self, files: AsyncFiles) -> None:
+        watch = files.watch()
+        with pytest.raises(RuntimeError, match="with"):
+            await watch.receive()
+        with pytest.raises(BoxFileError):
+            async with files.watch("nothing"):
+                pass
