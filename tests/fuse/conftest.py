@@ -9,7 +9,6 @@ import functools
 import itertools
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pytest
 
 from tests.support.accounts import ACCOUNTS, LAUNCHER, Account
 from tests.support.commands import run
-from tests.support.mounts import PLAIN, TMPFS, MountedBox
+from tests.support.mounts import PLAIN, TMPFS, MountedBox, remove_tree
 
 MakeBox = Callable[..., MountedBox]
 _numbers = itertools.count(1)
@@ -136,4 +135,4 @@ def place(shared: MountedBox, request: pytest.FixtureRequest) -> Iterator[Place]
     account.own(local)
     account.perform((shared.mount / name).mkdir)
     yield Place(shared.mount / name, shared.box / name, local, shared)
-    shutil.rmtree(local, ignore_errors=True)
+    remove_tree(local)

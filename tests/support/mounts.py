@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -191,8 +192,7 @@ class MountedBox:
         except AssertionError:
             complaints.append(f"Processes stay: {[_describe(pid) for pid in self.processes()]}")
             _kill_each(self.processes())
-        _make_removable(self.home)
-        shutil.rmtree(self.home, ignore_errors=True)
+        remove_tree(self.home)
         if self.home.exists():
             complaints.append(f"{self.home} cannot be removed")
         return complaints
@@ -240,9 +240,12 @@ def _kill_each(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _make_removable(top: Path) -> None:
-    """Open directories that a test closed, as far as this user may."""
-    for directory, _, _ in os.walk(os.fsencode(top)):
-        with contextlib.suppress(OSError):
-            if os.stat(directory).st_mode & 0o700 != 0o700:
-                os.chmod(directory, 0o700)
+def remove_tree(top: Path) -> None:
+    """Remove a directory, and what is in directories that a test closed, as far as we may."""
+    for directory, below, _ in os.walk(os.fsencode(top)):
+        for path in (directory, *(os.path.join(directory, name) for name in below)):
+            with contextlib.suppress(OSError):
+                info = os.lstat(path)
+                if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o700 != 0o700:
+                    os.chmod(path, 0o700)
+    shutil.rmtree(top, ignore_errors=True)
