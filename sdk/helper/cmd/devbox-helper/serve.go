@@ -80,6 +80,7 @@ func serve(o options) int {
 	handlers["exec"] = runner.Handler
 	conn := session.New(session.Config{
 		In: channel(0), Out: channel(1), Handlers: handlers,
+		Ordered: map[string]func(*session.Request){"apply": changes.Announce},
 		Welcome: welcome(space, capabilities(state, space)),
 		Pong: func(b []byte) []byte {
 			bytes, inodes, flags := files.Free(space.FD)

@@ -32,9 +32,10 @@ type Applier struct {
 
 	mu sync.Mutex // held, with the workspace's lock, while a batch is applied
 
-	jmu      sync.Mutex
-	journals map[string]*journal
-	attached *journal
+	jmu       sync.Mutex
+	journals  map[string]*journal
+	attached  *journal
+	announced map[*session.Request]*journal // requests whose handlers have not begun
 }
 
 // New returns an Applier. stateErr: there is no state directory, so nothing can be changed.
@@ -43,6 +44,7 @@ func New(space *root.Root, state *State, stateErr error, track Tracker, event fu
 	a := &Applier{
 		space: space, state: state, stateErr: stateErr, track: track, event: event, exit: exit,
 		boot: strings.TrimSpace(string(boot)), journals: map[string]*journal{},
+		announced: map[*session.Request]*journal{},
 	}
 	if stateErr == nil {
 		go a.RecoverAll()
@@ -130,61 +132,80 @@ func (a *Applier) Apply(r *session.Request) ([]byte, error) {
 	if c.journal == "" {
 		return a.plain(r)
 	}
-	j, err := a.journal(c)
+	j, err := a.journal(r, c)
 	if err != nil {
 		return nil, err
 	}
+	applied := false
+	defer func() { j.end(c.batch, applied) }()
 	t, err := j.begin(c.batch, c.acked)
 	if err != nil {
 		return nil, err
 	}
 	if t.replay {
+		applied = true
 		return a.replay(r, j, c)
 	}
 	s, results, err := a.staged(r, j, c, t)
-	j.end(c.batch, err == nil)
 	if err != nil {
 		return nil, err
 	}
+	applied = true
 	return a.answer(r, j, c.batch, s.manifest, results, false)
 }
 
-func (a *Applier) journal(c call) (*journal, error) {
-	a.jmu.Lock()
-	j := a.journals[c.journal]
-	a.jmu.Unlock()
-	if j == nil || c.generation > j.generation {
-		return a.attach(c.journal, c.generation)
+// Announce is called for each apply request in the order in which they come, before their handlers run at the same time.
+func (a *Applier) Announce(r *session.Request) {
+	c, err := parseCall(r)
+	if err != nil || c.journal == "" {
+		return
 	}
-	if c.generation < j.generation {
-		return nil, session.Fail(syscall.ESTALE, "the generation is over")
+	a.jmu.Lock()
+	defer a.jmu.Unlock()
+	if j := a.journals[c.journal]; j != nil {
+		j.announce(c.batch)
+		a.announced[r] = j
+	}
+}
+
+// journal returns the journal of a call, attaching it if need be, with the batch announced.
+func (a *Applier) journal(r *session.Request, c call) (*journal, error) {
+	a.jmu.Lock()
+	announced, j := a.announced[r], a.journals[c.journal]
+	delete(a.announced, r)
+	a.jmu.Unlock()
+	var err error
+	switch {
+	case j != nil && c.generation < j.generation:
+		err = session.Fail(syscall.ESTALE, "the generation is over")
+	case j == nil || c.generation > j.generation:
+		j, err = a.attach(c.journal, c.generation)
+	}
+	if announced != nil && (err != nil || announced != j) {
+		announced.end(c.batch, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if announced != j {
+		j.announce(c.batch)
 	}
 	return j, nil
 }
 
 // staged receives a batch and applies it in its turn.
 func (a *Applier) staged(r *session.Request, j *journal, c call, t turn) (*staging, []outcome, error) {
-	s, err := newStaging(j.fd)
+	s, log, err := a.arrive(r, j, c)
 	if err != nil {
 		return nil, nil, err
 	}
 	accepted := false
 	defer func() {
+		log.close()
 		if !accepted {
 			s.discard()
 		}
 	}()
-	if err := s.receive(r.Receive, c.incarnation); err != nil {
-		return nil, nil, err
-	}
-	log, err := createLog(s.fd, c.header, len(s.manifest.operations))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer log.close()
-	if err := writeFile(s.fd, "manifest", s.encode(c.header)); err != nil {
-		return nil, nil, err
-	}
 	pass("staged")
 	if t.follow {
 		if err := j.waitTurn(r, c.batch); err != nil {
@@ -227,6 +248,45 @@ func (a *Applier) staged(r *session.Request, j *journal, c call, t turn) (*stagi
 		j.broken = true
 	}
 	return s, results, err
+}
+
+// arrive receives a batch into the staging area, with all that is needed to complete it. On a full disk a batch that
+// makes room finds the room that was set aside for it.
+func (a *Applier) arrive(r *session.Request, j *journal, c call) (*staging, *batchLog, error) {
+	s, err := newStaging(j.fd)
+	if full(err) && c.bypass && j.useReserve() {
+		s, err = newStaging(j.fd)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.receive(r.Receive, c.incarnation); err != nil {
+		s.discard()
+		return nil, nil, err
+	}
+	log, err := s.prepare(c.header)
+	if full(err) && c.bypass && j.useReserve() {
+		log, err = s.prepare(c.header)
+	}
+	if err != nil {
+		s.discard()
+		return nil, nil, err
+	}
+	return s, log, nil
+}
+
+// prepare writes log and manifest.
+func (s *staging) prepare(h header) (*batchLog, error) {
+	sys.Unlinkat(s.fd, "log", 0)
+	log, err := createLog(s.fd, h, len(s.manifest.operations))
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(s.fd, "manifest", s.encode(h)); err != nil {
+		log.close()
+		return nil, err
+	}
+	return log, nil
 }
 
 // stillOurs compares the journal's generation; a helper whose generation is over ends.
@@ -290,6 +350,9 @@ func (a *Applier) execute(j *journal, h header, s *staging, log *batchLog, begun
 		if err != nil {
 			return nil, err
 		}
+		if result.failed() {
+			r.dropContents(o)
+		}
 		results = append(results, result)
 		if j != nil {
 			j.record(h.batch, h.incarnation, result)
@@ -325,6 +388,9 @@ func (a *Applier) complete(j *journal, h header, s *staging, log *batchLog) erro
 	j.changedLocked()
 	j.mu.Unlock()
 	j.forget(a.boot)
+	if j.trouble == nil {
+		j.setReserve()
+	}
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (r *run) copy(o *operation) (*root.Attr, error) {
 	}
 	err = r.check(o.pre, p, found)
 	if err == nil {
-		err = r.publish(o, from, p, found)
+		_, err = r.publishAnywhere(o, from, p, found)
 	}
 	if err != nil {
 		removeTree(from.dir, from.name)

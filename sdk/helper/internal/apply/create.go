@@ -29,6 +29,7 @@ func (r *run) put(o *operation) (*root.Attr, error) {
 	if err := r.check(o.pre, p, found); err != nil {
 		// Equal content is no conflict; the box's mode stays.
 		if content.sum != nil && found != nil && found.IsRegular() && found.Size == content.size && equalContent(p, content.sum) {
+			r.displaced = append(r.displaced, from)
 			return p.current(), nil
 		}
 		return nil, err
@@ -40,18 +41,13 @@ func (r *run) put(o *operation) (*root.Attr, error) {
 		r.giveGroup(from, p.gid, content.mode)
 	}
 	before, _ := inDir(from.dir, from.name).look()
-	err = r.publish(o, from, p, found)
-	if err == syscall.EXDEV {
-		if from, err = r.copyAcross(from, p); err == nil {
-			before, _ = inDir(from.dir, from.name).look()
-			err = r.publish(o, from, p, found)
-			if err != nil {
-				removeTree(from.dir, from.name)
-			}
-		}
-	}
+	from, err = r.publishAnywhere(o, from, p, found)
 	if err != nil {
 		return nil, err
+	}
+	if from.dir != r.dir {
+		before = nil // another inode
+		content.ino = 0
 	}
 	return r.published(p, content, before), nil
 }
@@ -227,7 +223,7 @@ func (r *run) symlink(o *operation) (*root.Attr, error) {
 		from := private{r.dir, o.own("link")}
 		sys.Unlinkat(from.dir, from.name, 0)
 		if err = sys.Symlinkat(o.target, from.dir, from.name); err == nil {
-			err = r.publish(o, from, p, found)
+			_, err = r.publishAnywhere(o, from, p, found)
 		}
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 // A journal's directory, <state>/<journal in hex>/, has
 //
 //	meta        [generation, durable, boot id, last, trouble]: replaced whole
+//	reserve     room set aside
 //	new-*/      batches that are arriving
 //	N/          batch N, accepted. N/manifest: not complete yet. N/log: its outcomes. N/0...: staged contents.
 //	            N/old-SEQ, N/gone-SEQ: displaced objects until the outcome is logged
@@ -24,18 +25,19 @@ type journal struct {
 	fd         int
 	generation int64
 
-	mu       sync.Mutex
-	advanced chan struct{} // closed when anything below changes
-	last     int64         // the last batch that was applied
-	durable  int64
-	acked    int64
-	inflight map[int64]bool // arriving, or being applied
-	failed   map[int64]bool // ended without having been applied
-	logged   map[int64][]identity
-	left     map[identity]*outcome
-	hints    map[int64]map[int64]outcome // by batch and seq: of logs written before the machine was restarted
-	trouble  *identity
-	broken   bool // the last batch could not be completed: recover first
+	mu        sync.Mutex
+	advanced  chan struct{} // closed when anything below changes
+	last      int64         // the last batch that was applied
+	durable   int64
+	acked     int64
+	announced map[int64]int  // batches that are arriving, or being applied
+	failed    map[int64]bool // ended without having been applied
+	logged    map[int64][]identity
+	left      map[identity]*outcome
+	hints     map[int64]map[int64]outcome // by batch and seq: of logs written before the machine was restarted
+	trouble   *identity
+	reserved  bool // see reserve.go
+	broken    bool // the last batch could not be completed: recover first
 }
 
 type meta struct {
@@ -90,7 +92,7 @@ func openJournal(state int, id string) (*journal, meta, error) {
 	}
 	j := &journal{
 		id: id, fd: fd, generation: m.generation, last: m.last, durable: m.durable, trouble: m.trouble,
-		advanced: make(chan struct{}), inflight: map[int64]bool{}, failed: map[int64]bool{}, logged: map[int64][]identity{},
+		advanced: make(chan struct{}), announced: map[int64]int{}, failed: map[int64]bool{}, logged: map[int64][]identity{},
 		left: map[identity]*outcome{}, hints: map[int64]map[int64]outcome{},
 	}
 	return j, m, nil
@@ -114,7 +116,15 @@ type turn struct {
 	follow bool // the one before it is on its way: wait for it
 }
 
-// begin decides whether a batch may come now, and if so notes that it is on its way.
+// announce notes, in the order in which the requests came, that a batch is on its way.
+func (j *journal) announce(batch int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.announced[batch]++
+	delete(j.failed, batch)
+}
+
+// begin decides whether a batch that was announced may come now.
 func (j *journal) begin(batch, acked int64) (turn, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -122,27 +132,36 @@ func (j *journal) begin(batch, acked int64) (turn, error) {
 	switch {
 	case batch <= 0:
 		return turn{}, session.Invalid("batches are numbered from 1")
-	case j.inflight[batch]:
-		return turn{}, session.Invalid("this batch is on its way already")
 	case batch <= j.last:
 		return turn{replay: true}, nil
-	case batch > j.last+1 && j.inflight[batch-1]:
-		j.inflight[batch] = true
+	case j.announced[batch] > 1:
+		return turn{}, session.Invalid("this batch is on its way already")
+	case j.announced[batch-1] > 0:
 		return turn{follow: true}, nil
-	case batch > j.last+1 && (j.last != 0 || len(j.inflight) > 0):
-		return turn{}, session.Fail(syscall.ECANCELED, "the batch before this one was not applied")
+	case batch == j.last+1 || j.last == 0 && j.first(batch):
+		return turn{}, nil
 	}
-	j.inflight[batch] = true
-	delete(j.failed, batch)
-	return turn{}, nil
+	return turn{}, session.Fail(syscall.ECANCELED, "the batch before this one was not applied")
+}
+
+// first tells whether no batch of a lower number is on its way. The caller holds mu.
+func (j *journal) first(batch int64) bool {
+	for other := range j.announced {
+		if other < batch {
+			return false
+		}
+	}
+	return true
 }
 
 // end notes that a batch is no longer on its way.
 func (j *journal) end(batch int64, applied bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	delete(j.inflight, batch)
-	if !applied {
+	if j.announced[batch]--; j.announced[batch] <= 0 {
+		delete(j.announced, batch)
+	}
+	if !applied && batch > j.last {
 		j.failed[batch] = true
 	}
 	j.changedLocked()
@@ -172,7 +191,7 @@ func (j *journal) waitTurn(r *session.Request, batch int64) error {
 		if j.last >= batch-1 {
 			return true, nil
 		}
-		if !j.inflight[batch-1] {
+		if j.announced[batch-1] == 0 {
 			return false, session.Fail(syscall.ECANCELED, "the batch before this one was not applied")
 		}
 		return false, nil
@@ -185,7 +204,7 @@ func (j *journal) waitApplied(r *session.Request, batch int64) error {
 		if j.last >= batch {
 			return true, nil
 		}
-		if j.failed[batch] && !j.inflight[batch] {
+		if j.failed[batch] && j.announced[batch] == 0 {
 			return false, session.Fail(syscall.ECANCELED, "the batch to wait for was not applied")
 		}
 		return false, nil

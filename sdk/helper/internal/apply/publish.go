@@ -93,6 +93,23 @@ func (r *run) publish(o *operation, from private, p place, found *root.Attr) err
 	return r.verifyReplaced(old, p, found)
 }
 
+// publishAnywhere is publish, by way of a copy if the place is on another file system below the workspace. It returns what
+// was published.
+func (r *run) publishAnywhere(o *operation, from private, p place, found *root.Attr) (private, error) {
+	err := r.publish(o, from, p, found)
+	if err != syscall.EXDEV {
+		return from, err
+	}
+	near, err := r.copyAcross(from, p)
+	if err == nil {
+		if err = r.publish(o, near, p, found); err != nil {
+			removeTree(near.dir, near.name)
+		}
+	}
+	r.displaced = append(r.displaced, from)
+	return near, err
+}
+
 // keep gives the object that is going to be replaced a private name. False: it has none (a directory, or links are not
 // possible or not permitted here), or something else is there by now, which an exchange will find out.
 func (r *run) keep(p place, old private, found *root.Attr) bool {

@@ -276,6 +276,7 @@ func (a *Applier) attach(id string, generation int64) (*journal, error) {
 		syscall.Close(j.fd)
 		return nil, err
 	}
+	j.setReserve()
 	a.jmu.Lock()
 	defer a.jmu.Unlock()
 	a.journals[id] = j // one that was attached before keeps its descriptor: a request may be using it

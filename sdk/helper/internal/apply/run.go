@@ -96,6 +96,16 @@ func (r *run) one(o *operation) (outcome, error) {
 	return result, nil
 }
 
+// dropContents removes what was staged for an operation that has failed: its batch's directory stays for its log.
+func (r *run) dropContents(o *operation) {
+	if o.content >= 0 {
+		sys.Unlinkat(r.dir, o.stagedName(), 0)
+	}
+	for _, e := range o.extents {
+		sys.Unlinkat(r.dir, strconv.Itoa(e.content), 0)
+	}
+}
+
 func (r *run) do(o *operation) (attr, other *root.Attr, err error) {
 	if o.pre.kind == preLeft && r.cancelled(o.pre) || o.sourceUsed && r.cancelled(o.sourcePre) {
 		return nil, nil, syscall.ECANCELED
@@ -250,7 +260,7 @@ func (r *run) checkVersion(v root.Version, p place, found *root.Attr, thorough b
 
 // equalContent compares a file with a digest.
 func equalContent(p place, sum []byte) bool {
-	fd, err := sys.Openat(p.fd, p.name, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	fd, err := root.OpenQuietly(p.fd, p.name)
 	if err != nil {
 		return false
 	}

@@ -37,7 +37,10 @@ type Config struct {
 	Out      io.Writer
 	Welcome  []byte             // the encoded WELCOME map
 	Handlers map[string]Handler // by operation
-	Pong     func(b []byte) []byte
+	// Ordered are called in the order in which requests come, before their handlers, which run all at the same time.
+	// They must not block.
+	Ordered map[string]func(*Request)
+	Pong    func(b []byte) []byte
 }
 
 // Conn is a connection.
@@ -225,7 +228,11 @@ func (c *Conn) begin(f wire.Frame) bool {
 	c.requests[f.ID] = r
 	c.running.Add(1)
 	c.mu.Unlock()
-	go r.run(c.handler(r, f.Payload))
+	handler := c.handler(r, f.Payload)
+	if ordered := c.config.Ordered[r.Op]; ordered != nil {
+		ordered(r)
+	}
+	go r.run(handler)
 	return true
 }
 
