@@ -19,14 +19,6 @@ from typing import Any
 
 import pyfuse3
 import trio
-from sealos_devbox import (
-    AsyncBox,
-    AsyncDevbox,
-    BoxNotFoundError,
-    DevboxConfig,
-    DevboxError,
-    FileTransport,
-)
 
 from devboxfs import mountpoint
 from devboxfs.config import ExitCode, MountConfig, MountError
@@ -41,6 +33,14 @@ from devboxfs.vfs.ownership import Ownership
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.seams import ConflictReport
 from devboxfs.writeback.writeback import WriteBack
+from sealos_devbox import (
+    AsyncBox,
+    AsyncDevbox,
+    BoxNotFoundError,
+    DevboxConfig,
+    DevboxError,
+    FileTransport,
+)
 
 __all__ = ["MountStatus", "serve"]
 
@@ -222,7 +222,7 @@ class _Mount:
             pyfuse3.init(
                 DevboxOperations(filesystem, owners),
                 str(self.config.mountpoint),
-                set(self.config.fuse_options) | {"max_read=1048576"},
+                set(self.config.fuse_options),
             )
         except RuntimeError as exc:
             raise MountError(
@@ -236,7 +236,7 @@ class _Mount:
         nursery.start_soon(self._stop_when_asked)
         async with trio.open_nursery() as inner:
             inner.start_soon(self.notifier.run)
-            await trio.to_thread.run_sync(_tune, self.config.mountpoint)
+            inner.start_soon(self._tune)
             ready()
             await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
             inner.cancel_scope.cancel()
@@ -246,6 +246,10 @@ class _Mount:
             await self.writeback.drain()
         pyfuse3.close(unmount=False)
         self._unmounted.set()
+
+    async def _tune(self) -> None:
+        """Tune the mount once it answers: asking for its device is a request to this process."""
+        await trio.to_thread.run_sync(_tune, self.config.mountpoint, abandon_on_cancel=True)
 
     async def _session(self, transport: FileTransport) -> None:
         """Beside each connection: watch and snapshot, as soon as there is a table to keep true."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pyfuse3
-from sealos_devbox import FileSystemUsage
 
 from devboxfs.core.node import Node
 from devboxfs.vfs.ownership import Ownership
+from sealos_devbox import FileSystemUsage
 
 __all__ = ["CACHE_SECONDS", "absent", "entry_attributes", "statvfs_data"]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
-from sealos_devbox import Version
 
 from devboxfs.core.extents import BlobPiece, ExtentMap, ZeroPiece
 from devboxfs.core.node import Directory, FileContent, Node
@@ -28,6 +27,7 @@ from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.scratch import ScratchFile
 from devboxfs.writeback.limits import INLINE_LIMIT
 from devboxfs.writeback.writeback import WriteBack
+from sealos_devbox import Version
 
 __all__ = ["Content", "OpenFile"]
 

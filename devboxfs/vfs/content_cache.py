@@ -214,6 +214,8 @@ class ContentCache:
 
     def in_memory(self, key: ContentKey) -> bool:
         """Whether the whole content is in memory."""
+        if 0 < key.size <= BLOCK:
+            return self.holds(key, 0)
         return all(self.holds(key, number) for number in range(block_count(key.size)))
 
     def on_disk(self, key: ContentKey) -> bool:

@@ -26,6 +26,13 @@ __all__ = ["CHANGED", "Fetcher", "Flight", "fail"]
 
 T = TypeVar("T")
 
+AHEAD_SECONDS = 2.0
+"""How long the link may be kept busy with what nobody has asked for yet."""
+
+LEAST_AHEAD = 64 * 1024
+LEAST_SAMPLE = 64 * 1024
+LONGEST_SAMPLE = 1.0
+
 REQUESTS = 16
 """Requests for contents under way at once; more only wait in the channel instead of here."""
 
@@ -87,6 +94,43 @@ class Flight:
         return self._data[start - self.start : end - self.start]
 
 
+class _Rate:
+    """Bytes per second while anything was under way."""
+
+    def __init__(self) -> None:
+        self.rate = 0.0
+        """0 before the first measurement."""
+        self._active = 0
+        self._bytes = 0
+        self._since = 0.0
+
+    def begin(self) -> None:
+        if self._active == 0:
+            self._restart()
+        self._active += 1
+
+    def end(self) -> None:
+        self._active -= 1
+        self._measure(final=self._active == 0)
+
+    def landed(self, size: int) -> None:
+        self._bytes += size
+        self._measure(final=False)
+
+    def _restart(self) -> None:
+        self._bytes = 0
+        self._since = trio.current_time()
+
+    def _measure(self, *, final: bool) -> None:
+        elapsed = trio.current_time() - self._since
+        if not final and elapsed < LONGEST_SAMPLE:
+            return
+        if elapsed > 0 and (self._bytes >= LEAST_SAMPLE or elapsed >= LONGEST_SAMPLE):
+            sample = self._bytes / elapsed
+            self.rate = (self.rate + sample) / 2 if self.rate else sample
+        self._restart()
+
+
 class Fetcher:
     """Owns the tasks of fetches."""
 
@@ -97,6 +141,8 @@ class Fetcher:
         self._nursery: trio.Nursery | None = None
         self._requests = trio.Semaphore(REQUESTS)
         self._guesses = trio.Semaphore(GUESSES)
+        self._rate = _Rate()
+        self.fetched_bytes = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the tasks until cancelled."""
@@ -114,6 +160,17 @@ class Fetcher:
     def running(self) -> bool:
         """Whether tasks can be started."""
         return self._nursery is not None
+
+    def ahead(self) -> int:
+        """Return how many bytes may be fetched ahead now."""
+        if not self._rate.rate:
+            return 1 << 30
+        return max(LEAST_AHEAD, int(self._rate.rate * AHEAD_SECONDS))
+
+    def landed(self, size: int) -> None:
+        """Count content that came from the box."""
+        self.fetched_bytes += size
+        self._rate.landed(size)
 
     def deadline(self) -> float:
         """Return until when something that starts now may take."""
@@ -170,11 +227,9 @@ class Fetcher:
             try:
                 if not guess:
                     async with self._requests:
-                        self.requests += 1
-                        return await request(transport)
+                        return await self._measured(request, transport)
                 async with self._guesses, self._requests:
-                    self.requests += 1
-                    return await request(transport)
+                    return await self._measured(request, transport)
             except TransportError:
                 previous = transport
             except BoxFileError as error:
@@ -184,6 +239,16 @@ class Fetcher:
                 raise _oserror(errno.ETIMEDOUT) from error
             except ProtocolError as error:
                 raise _oserror(errno.EIO) from error
+
+    async def _measured(
+        self, request: Callable[[FileTransport], Awaitable[T]], transport: FileTransport
+    ) -> T:
+        self.requests += 1
+        self._rate.begin()
+        try:
+            return await request(transport)
+        finally:
+            self._rate.end()
 
 
 def _oserror(code: int) -> OSError:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
-from sealos_devbox import FileTransport
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.permissions import BoxUser
@@ -28,6 +27,7 @@ from devboxfs.vfs.reading_order import ReadingOrder
 from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import InodeNumbers, Kernel, Table
 from devboxfs.writeback.writeback import WriteBack
+from sealos_devbox import FileTransport
 
 __all__ = ["FileSystem", "Settings"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 import trio
-from sealos_devbox import DevboxError, FileTransport, TransportError
 
 from devboxfs.vfs.seams import Box
+from sealos_devbox import DevboxError, FileTransport, TransportError
 
 __all__ = ["BoxLink", "LinkState", "LinkStatistics"]
 

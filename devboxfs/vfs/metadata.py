@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import trio
-from sealos_devbox import BoxFileError, FileSystemUsage
 
 from devboxfs.core.node import Node
 from devboxfs.core.ops import Kind, Operation
@@ -18,6 +17,7 @@ from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.namespace import oserror
 from devboxfs.vfs.pending import Pending
+from sealos_devbox import BoxFileError, FileSystemUsage
 
 __all__ = ["AttributeChange", "Metadata"]
 

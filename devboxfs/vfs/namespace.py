@@ -11,8 +11,6 @@ import os
 import stat
 from collections.abc import Callable
 
-from sealos_devbox import Attributes
-
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.permissions import EXECUTE, WRITE, BoxUser
@@ -20,6 +18,7 @@ from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import Table
+from sealos_devbox import Attributes
 
 __all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "Namespace", "oserror"]
 
@@ -27,6 +26,8 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 NAME_MAX = 255
 PATH_MAX = 4095
+DIRECTORY_SIZE = 4096
+"""What a new directory on ext4 says."""
 MAX_LINKS = 65000
 """ext4's limit (Documentation/filesystems/ext4): what the box can hold."""
 
@@ -103,7 +104,7 @@ class Namespace:
             gid = directory.gid
             if kind == stat.S_IFDIR:
                 mode |= stat.S_ISGID
-        size = len(target) if target is not None else 0
+        size = len(target) if target is not None else DIRECTORY_SIZE if kind == stat.S_IFDIR else 0
         attr = Attributes(
             mode=mode,
             nlink=2 if kind == stat.S_IFDIR else 1,

@@ -69,7 +69,6 @@ class RangeReader:
         self._files: OrderedDict[ContentKey, _File] = OrderedDict()
         # A stream must not be able to push its own read-ahead out of memory.
         self._most_ahead = max(1, min(16, cache.memory_limit // (4 * RANGE)))
-        self.fetched_bytes = 0
         self.disk_hits = 0
 
     def busy(self, key: ContentKey) -> bool:
@@ -87,6 +86,7 @@ class RangeReader:
     ) -> None:
         """Take note of a read of a large file: starts what read-ahead asks for."""
         file = self._file(path, key, version)
+        file.readahead.most = max(1, min(self._most_ahead, self._fetcher.ahead() // RANGE))
         for start, end in file.readahead.access(offset, length):
             if self._fetcher.link.online:
                 self._start(file, start, end, guess=start > offset)
@@ -136,7 +136,7 @@ class RangeReader:
         if file is not None:
             self._files.move_to_end(key)
             return file
-        readahead = ReadAhead(key.size, most=self._most_ahead)
+        readahead = ReadAhead(key.size)
         file = self._files[key] = _File(key, path(), version, readahead)
         if len(self._files) > FILES:
             idle = next((f for f in self._files.values() if not f.flights and f is not file), None)
@@ -178,7 +178,7 @@ class RangeReader:
             data = await self._fetcher.ask(
                 partial(self._request, file, flight.start, length, flight), guess=guess
             )
-            self.fetched_bytes += length
+            self._fetcher.landed(length)
             self._cache.put(key, flight.start, data, key.size)
             flight.land(data)
         finally:

@@ -100,14 +100,13 @@ class Reader:
         self._tree = tree
         self._fetcher = Fetcher(link, timeout)
         self._ranges = RangeReader(self._fetcher, cache)
-        self._prefetch = Prefetch(most_bytes=cache.memory_limit // 8)
+        self._prefetch = Prefetch()
         self._flights: dict[ContentKey, Flight] = {}
         self._guessed: dict[ContentKey, Window | None] = {}
         self._git_seen: dict[bytes, None] = {}
         self._hits = 0
         self._disk_hits = 0
         self._misses = 0
-        self._fetched_bytes = 0
         self._prefetched = 0
         self._prefetched_used = 0
 
@@ -180,7 +179,7 @@ class Reader:
             disk_hits=self._disk_hits + self._ranges.disk_hits,
             misses=self._misses,
             requests=self._fetcher.requests,
-            fetched_bytes=self._fetched_bytes + self._ranges.fetched_bytes,
+            fetched_bytes=self._fetcher.fetched_bytes,
             prefetched_files=self._prefetched,
             prefetched_used=self._prefetched_used,
         )
@@ -226,6 +225,7 @@ class Reader:
         candidates: Iterable[Candidate] = self._tree.following(after)
         if exclude is not None:
             candidates = (c for c in candidates if c.path != exclude)
+        self._prefetch.most_bytes = min(self._cache.memory_limit // 8, self._fetcher.ahead())
         guesses = self._prefetch.plan(scan, candidates, self._have)
         return guesses, self._prefetch.begin(scan, len(guesses))
 
@@ -300,7 +300,7 @@ class Reader:
                 if data is not None:
                     self._disk_hits += 1
                     small.flight.land(data)
-                    del self._flights[small.key]
+                    self._flights.pop(small.key, None)
             at, step = at + step, DISK_NEXT
         missing = [small for small in batch if not small.flight.done.is_set()]
         if missing:
@@ -340,7 +340,7 @@ class Reader:
         elif len(record.content) != key.size:
             flight.crash(errno.ESTALE)
         else:
-            self._fetched_bytes += key.size
+            self._fetcher.landed(key.size)
             self._cache.put(key, 0, record.content, key.size)
             flight.land(record.content)
 

@@ -12,12 +12,12 @@ import os
 from dataclasses import dataclass
 
 import trio
-from sealos_devbox import Attributes, BoxFileError, Event, FileTransport, TransportError
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.vfs.link import BoxLink, LinkState
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.table import Table
+from sealos_devbox import Attributes, BoxFileError, Event, FileTransport, TransportError
 
 __all__ = ["Remote", "RemoteStatistics"]
 
