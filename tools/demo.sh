@@ -21,8 +21,13 @@ else
     show "$devboxfs" mount --embedded --mkdir my-box "$mount"
 fi
 [ -z "${DEMO_ONCE:-}" ] || trap '"$devboxfs" umount "$mount" >/dev/null || true' EXIT
-box=$("$devboxfs" status "$mount" --json |
-    .venv/bin/python -c 'import json, sys; print(json.load(sys.stdin)["mounts"][0]["location"])')
+box=$(.venv/bin/python - <<'PYTHON'
+from sealos_devbox import Devbox, DevboxConfig
+
+with Devbox(DevboxConfig(embedded=True)) as devbox, devbox.get("my-box") as box:
+    print(box.run(["pwd"]).stdout, end="")
+PYTHON
+)
 
 say "2. Write a file through the mount; it is in the box."
 echo "Written on $(date '+%F at %T') by $(id -un)." >"$mount/hello.txt"
