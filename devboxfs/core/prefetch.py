@@ -40,8 +40,11 @@ FIRST_LEVEL = 1
 
 LARGE_WINDOW = 128
 
-EXAMINED = 8192
-"""Candidates looked at for one window; about 10 ms of Python, during which nothing else runs."""
+EXAMINED = 8
+"""Candidates looked at for each file of a window: in a tree that is cached but for a few files, a
+miss must not look through all of it, for nothing else runs meanwhile."""
+
+GIT_EXAMINED = 8192
 
 SCANS = 8
 """Walks remembered at once; a guess: more programs than that rarely read one tree."""
@@ -135,9 +138,10 @@ class Window:
 class Prefetch:
     """Recognises scans and decides on windows."""
 
-    def __init__(self, *, most_bytes: int = LEVELS[-1][1]) -> None:
-        """`most_bytes` bounds a window: guesses must not push each other out of memory."""
-        self._most_bytes = most_bytes
+    def __init__(self) -> None:
+        self.most_bytes = LEVELS[-1][1]
+        """Bounds windows: guesses must not push each other out of memory, nor keep a slow link
+        busy for so long that somebody who waits for the last one gives up."""
         self._scans: list[Scan] = []  # the one used last is last
         self._luck = 2
 
@@ -181,10 +185,10 @@ class Prefetch:
     ) -> list[Candidate]:
         """Choose the guesses of the scan's next window; `have` tells what needs no fetching."""
         files, budget = LEVELS[scan.level]
-        budget = min(budget, self._most_bytes)
+        budget = min(budget, self.most_bytes)
         chosen: list[Candidate] = []
         scan.expected = None
-        for candidate in islice(candidates, EXAMINED):
+        for candidate in islice(candidates, EXAMINED * max(files, 32)):
             size = candidate.size
             if size == 0 or size > MEDIUM or have(candidate):
                 continue
@@ -317,12 +321,12 @@ def git_companions(
             chosen.append(candidate)
             budget -= candidate.size
 
-    for candidate in islice(inner(), EXAMINED):
+    for candidate in islice(inner(), GIT_EXAMINED):
         if is_git_companion(git, candidate):
             add(candidate)
     if first:
         tree = source.inside(_parent(git), recursive=True)
-        for candidate in islice(tree, 2 * EXAMINED):
+        for candidate in islice(tree, GIT_EXAMINED):
             if candidate.path.rpartition(b"/")[2] in _WORKTREE and candidate.size <= GIT_SMALL:
                 add(candidate)
     return chosen

@@ -37,8 +37,9 @@ class ReadAhead:
     """The streams of one file."""
 
     def __init__(self, size: int, *, most: int = 8) -> None:
+        self.most = most
+        """Ranges ahead at most; may be changed at any time."""
         self._size = size
-        self._most = most
         self._streams: list[_Stream] = []  # the one used last is last
 
     def access(self, offset: int, length: int) -> list[tuple[int, int]]:
@@ -60,7 +61,7 @@ class ReadAhead:
             # Two pieces in a row may be one read(2) of 256 KiB at a random place.
             return ranges
         if stream.planned - stream.front <= stream.ahead * RANGE // 2:
-            stream.ahead = min(max(stream.ahead * 2, 1), self._most)
+            stream.ahead = min(max(stream.ahead * 2, 1), self.most)
             goal = min(self._size, -(-(stream.front + stream.ahead * RANGE) // RANGE) * RANGE)
             if goal > stream.planned:
                 ranges.append((stream.planned, goal))

@@ -462,16 +462,16 @@ class ContentCache:
 
     async def _failed(self, store: ContentStore, error: OSError | sqlite3.Error) -> None:
         """Give way: a full disk is left alone for a while, a damaged database is begun anew."""
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return
         if not self._told:
             self._told = True
             _logger.warning("the content cache on disk is set aside: %s", error)
-        code = getattr(error, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             work: Callable[[], object] = store.discard
             self._whole.clear()
             self._partial.clear()
-        elif code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return
         else:
             self._paused_until = trio.current_time() + PAUSE
             work = store.shrink

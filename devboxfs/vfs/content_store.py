@@ -33,6 +33,9 @@ FORMAT = 1
 ENTRIES = 400_000
 """Contents kept at most: each costs about 60 bytes of the daemon's memory for the index."""
 
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process's transaction; what cannot be written then is dropped."""
+
 Row = tuple[int, int, int, int, bytes]
 """A key as the database has it."""
 
@@ -190,7 +193,7 @@ class ContentStore:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._directory / "index.sqlite",
-            timeout=5,
+            timeout=BUSY_TIMEOUT,
             isolation_level=None,
             check_same_thread=False,
         )

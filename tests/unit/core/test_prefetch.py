@@ -68,7 +68,8 @@ def test_a_window_asks_for_the_next_one_once() -> None:
 
 
 def test_bytes_bound_a_window() -> None:
-    prefetch = Prefetch(most_bytes=100_000)
+    prefetch = Prefetch()
+    prefetch.most_bytes = 100_000
     scan = prefetch.miss(b"d/f0")
     chosen = prefetch.plan(scan, files(50, 30_000)[1:], lambda _: False)
     assert sum(each.size for each in chosen) <= 100_000
@@ -81,6 +82,19 @@ def test_what_is_there_empty_or_large_is_passed_over() -> None:
     offered = [candidate("d/a", 0), candidate("d/b", MEDIUM + 1), *files(3), candidate("d/z")]
     chosen = prefetch.plan(scan, offered, lambda each: each.path == b"d/f1")
     assert [each.path for each in chosen] == [b"d/f0", b"d/f2", b"d/z"]
+
+
+def test_a_tree_that_is_there_is_not_looked_through() -> None:
+    prefetch = Prefetch()
+    scan = prefetch.miss(b"d/f0")
+    looked: list[Candidate] = []
+
+    def have(candidate: Candidate) -> bool:
+        looked.append(candidate)
+        return True
+
+    assert prefetch.plan(scan, files(5000), have) == []
+    assert len(looked) == 256
 
 
 def test_a_walk_over_files_too_large_for_its_window_is_recognised() -> None:

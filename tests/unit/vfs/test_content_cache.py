@@ -15,6 +15,7 @@ import trio
 
 from devboxfs.core.chunks import BLOCK, MEDIUM, ContentKey
 from devboxfs.core.extents import ExtentMap
+from devboxfs.vfs import content_store
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.content_store import ContentStore, Piece
 
@@ -339,10 +340,12 @@ WRITER = """
 import random, sys
 from pathlib import Path
 from devboxfs.core.chunks import ContentKey
+from devboxfs.vfs import content_store
 from devboxfs.vfs.content_store import ContentStore, Piece
+content_store.BUSY_TIMEOUT = 60
 store = ContentStore.open(Path(sys.argv[1]), 1 << 30)
 who = int(sys.argv[2])
-for step in range(100):
+for step in range(60):
     number = step if step % 2 else who * 1000 + step
     data = random.Random(number).randbytes(3000)
     store.write([Piece(ContentKey(number, 2, 3, 3000), 0, data)], [])
@@ -369,10 +372,10 @@ def test_processes_share_it(tmp_path: Path) -> None:
     whole, partial = store.rows()
     assert partial == []
     for who in (1, 2, 3):
-        for step in range(0, 100, 2):
+        for step in range(0, 60, 2):
             key, data = content(who * 1000 + step, 3000)
             assert store.load(key, 0, 3000) == data
-    for step in range(81, 100, 2):
+    for step in range(41, 60, 2):
         key = ContentKey(step, 2, 4, 300000)
         assert store.load(key, 0, 300000) == random.Random(step).randbytes(300000)
     names = {path.name for path in (tmp_path / "content-1" / "files").iterdir()}
@@ -457,6 +460,27 @@ async def test_a_large_image_comes_later(tmp_path: Path) -> None:
     await cache.aclose()
     async with opened(tmp_path) as cache:
         assert cache.has(key)
+
+
+async def test_a_busy_database_drops_what_cannot_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content_store, "BUSY_TIMEOUT", 0.01)
+    key, data = content(1, 5000)
+    async with opened(tmp_path) as cache:
+        cache._store._idle.pop().close()  # type: ignore[union-attr]
+        other = sqlite3.connect(tmp_path / "content-1" / "index.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        cache.put(key, 0, data, key.size)
+        await cache._write_batch()
+        assert cache.statistics().dropped_bytes == 5000
+        assert cache.get(key, 0, 5000) == data
+        other.execute("ROLLBACK")
+        other.close()
+        cache.put(key, 0, data, key.size)
+    assert caplog.records == []
+    async with opened(tmp_path) as cache:
+        assert await cache.load(key, 0, 5000) == data
 
 
 async def test_closing_twice_is_fine(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class Stream:
         assert wanted is not None
         record = ManyRecord(self.at, 0, attributes(wanted), data(0, wanted.size))
         record = self.box.change(record)
+        if self.box.rate:
+            async with self.box.link:
+                await trio.sleep(wanted.size / self.box.rate)
         self.at += 1
         return [record]
 
@@ -79,6 +82,9 @@ class Box:
     """A FileTransport as far as reading needs one. `steps` are awaited at each exchange."""
 
     steps: list[Callable[[], object]] = field(default_factory=list)
+    rate: float = 0.0
+    """Bytes per second, 0 for no limit."""
+    link: trio.Lock = field(default_factory=trio.Lock)
     hold: trio.Event | None = None
     asked: list[list[bytes]] = field(default_factory=list)
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
@@ -401,3 +407,15 @@ async def test_ending_the_reader_wakes_those_who_wait() -> None:
     assert trio.current_time() < 5
     with pytest.raises(RuntimeError):
         await reader.read(SMALL, 0, 100)
+
+
+async def test_a_slow_link_is_not_kept_busy_with_guesses() -> None:
+    files = [File(b"f%04d" % number, version(number + 1, 10_000)) for number in range(1000)]
+    box = Box(rate=50_000)
+    async with reading(box, Siblings(files)) as (reader, _):
+        for file in files[:100]:
+            assert await reader.read(file, 0, 10_000) == data(0, 10_000)
+    sizes = [len(asked) * 10_000 for asked in box.asked]
+    # The first is a guess of its own; then two seconds' worth.
+    assert max(sizes[1:]) <= 120_000
+    assert len(sizes) >= 8
