@@ -12,6 +12,7 @@ import (
 	"sealos.io/devbox-helper/internal/msgpack"
 	"sealos.io/devbox-helper/internal/root"
 	"sealos.io/devbox-helper/internal/session"
+	"sealos.io/devbox-helper/internal/sys"
 )
 
 const (
@@ -136,6 +137,7 @@ func (w *watch) serve() error {
 		<-w.r.Done()
 		w.poke()
 	}()
+	go w.lookAfterRoot()
 	buf := make([]byte, 65536)
 	var first, last time.Time
 	blocked := false
@@ -187,6 +189,27 @@ func (w *watch) settle() {
 	w.hub.track.Unlock()
 	if !w.queued() {
 		w.forgetOwn(seen)
+	}
+}
+
+// lookAfterRoot notices that the watched directory was removed. inotify says so only when its inode goes, and we hold that.
+func (w *watch) lookAfterRoot() {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-ticker.C:
+		}
+		var st syscall.Stat_t
+		if sys.Fstat(w.hub.space.FD, &st) == nil && st.Nlink == 0 {
+			w.mu.Lock()
+			w.lost = true
+			w.mu.Unlock()
+			w.poke()
+			return
+		}
 	}
 }
 

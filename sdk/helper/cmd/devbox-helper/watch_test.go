@@ -1,0 +1,336 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// next returns the next event.
+func (c *client) next() (path string, mask int64, attr value, from value) {
+	c.t.Helper()
+	select {
+	case e := <-c.events:
+		return string(e.At(1).Bytes), e.At(2).Int, e.At(3), e.At(4)
+	case <-time.After(10 * time.Second):
+		c.t.Fatal("no event")
+	}
+	return
+}
+
+// until collects events until one for a path, which the test has made after all others.
+func (c *client) until(path string) []value {
+	c.t.Helper()
+	var all []value
+	for {
+		select {
+		case e := <-c.events:
+			if string(e.At(1).Bytes) == path {
+				return all
+			}
+			all = append(all, e)
+		case <-time.After(10 * time.Second):
+			c.t.Fatal("no event for ", path)
+		}
+	}
+}
+
+func (c *client) watch(path string, walk bool) uint32 {
+	c.t.Helper()
+	id, a := c.begin("watch", b(path), walk)
+	select {
+	case <-a.done:
+		c.t.Fatal(a.errno)
+	case <-time.After(100 * time.Millisecond): // the first frame is empty, so there is nothing to wait for
+	}
+	return id
+}
+
+func TestWatch(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/sub/deep/old", "x")
+	c := start(t, dir, options{})
+	c.watch("", true)
+	expect := func(path string, present bool, from string) value {
+		t.Helper()
+		got, _, attr, source := c.next()
+		if got != path || attr.IsNil() == present || string(source.Bytes) != from {
+			t.Fatalf("event for %s, %v, from %q; want %s", got, attr, source.Bytes, path)
+		}
+		return attr
+	}
+	write(t, dir+"/sub/deep/f", "hello")
+	if attr := expect("sub/deep/f", true, ""); attr.At(4).Int != 5 {
+		t.Fatal(attr)
+	}
+	os.Chmod(dir+"/sub/deep/f", 0o600)
+	expect("sub/deep/f", true, "")
+	os.Rename(dir+"/sub/deep/f", dir+"/g")
+	expect("sub/deep/f", false, "")
+	expect("g", true, "sub/deep/f")
+	os.Rename(dir+"/sub/deep", dir+"/moved")
+	expect("sub/deep", false, "")
+	expect("moved", true, "sub/deep")
+	write(t, dir+"/moved/old", "changed")
+	expect("moved/old", true, "")
+	os.Remove(dir + "/g")
+	expect("g", false, "")
+	// A directory that appears with content: both its content and what comes later are seen.
+	outside := t.TempDir() + "/tree"
+	write(t, outside+"/a/b", "x")
+	os.Rename(outside, dir+"/tree")
+	expect("tree", true, "")
+	expect("tree/a", true, "")
+	expect("tree/a/b", true, "")
+	write(t, dir+"/tree/a/late", "x")
+	expect("tree/a/late", true, "")
+	os.Rename(dir+"/tree", outside)
+	expect("tree", false, "")
+	write(t, outside+"/a/b", "not ours any more")
+	os.Mkdir(dir+"/made", 0o755)
+	expect("made", true, "")
+	// Taken again within one frame.
+	os.Rename(dir+"/made", dir+"/made2")
+	os.Mkdir(dir+"/made", 0o700)
+	expect("made", false, "")
+	expect("made2", true, "made")
+	if attr := expect("made", true, ""); attr.At(0).Int != 0o40700 {
+		t.Fatal(attr)
+	}
+	if got := c.must("stat", b("made"), false, 0).event; got == 0 {
+		t.Fatal("a reply without event number")
+	}
+}
+
+func TestWatchWithoutWalk(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/listed/f", "x")
+	write(t, dir+"/not/f", "x")
+	c := start(t, dir, options{})
+	id := c.watch("", false)
+	if got := c.call("watch", b(""), false).errno; got != syscall.EBUSY {
+		t.Fatal(got)
+	}
+	c.must("list", b("listed"), 0, false)
+	write(t, dir+"/not/f", "y")
+	write(t, dir+"/listed/f", "y")
+	write(t, dir+"/end", "")
+	if events := c.until("end"); len(events) != 1 || string(events[0].At(1).Bytes) != "listed/f" {
+		t.Fatal(events)
+	}
+	c.must("snapshot", b(""), 0)
+	write(t, dir+"/not/f", "z")
+	if path, _, _, _ := c.next(); path != "not/f" {
+		t.Fatal(path)
+	}
+	c.send(9, id, nil)
+}
+
+func TestOwnChangesAreNotReported(t *testing.T) {
+	dir := workspace(t)
+	c := start(t, dir, options{})
+	c.watch("", true)
+	for round := 0; round < 5; round++ {
+		var ops []any
+		var contents []content
+		for i := 0; i < 200; i++ {
+			name := fmt.Sprintf("d%d/f%d", round, i)
+			ops = append(ops, []any{10 + 4*i, "put", b(name), []any{0}, i})
+			contents = append(contents, text("x"))
+			switch i % 4 {
+			case 1:
+				ops = append(ops, []any{11 + 4*i, "unlink", b(name), []any{2, 10 + 4*i}})
+			case 2:
+				ops = append(ops, []any{11 + 4*i, "rename", b(name + "r"), []any{0}, b(name), []any{2, 10 + 4*i}, 0})
+			case 3:
+				ops = append(ops, []any{11 + 4*i, "setattr", b(name), []any{2, 10 + 4*i}, 0o600, nil, nil, nil, 5})
+			}
+		}
+		ops = append([]any{[]any{1, "mkdir", b(fmt.Sprintf("d%d", round)), []any{0}, 0o755, false}}, ops...)
+		errnos, _ := c.apply(ops, contents...).outcomes(t)
+		for i, e := range errnos {
+			if e != 0 {
+				t.Fatal(ops[i], e)
+			}
+		}
+	}
+	write(t, dir+"/end", "")
+	if events := c.until("end"); len(events) != 0 {
+		t.Fatalf("%d events, such as %v", len(events), events[0])
+	}
+	// A foreign change right behind ours is reported.
+	c.expect(0, []any{1, "put", b("f"), []any{0}, 0}, text("ours"))
+	write(t, dir+"/f", "foreign")
+	if path, _, attr, _ := c.next(); path != "f" || attr.At(4).Int != 7 {
+		t.Fatal(path, attr)
+	}
+}
+
+// TestWatchConverges: whatever happens, a client that applies the events has the tree that is there.
+func TestWatchConverges(t *testing.T) {
+	dir := workspace(t)
+	c := start(t, dir, options{})
+	c.watch("", true)
+	for i := 0; i < 300; i++ {
+		d := fmt.Sprintf("%s/d%d", dir, i%5)
+		switch i % 7 {
+		case 0, 1:
+			os.MkdirAll(d+"/sub", 0o755)
+		case 2, 3:
+			os.WriteFile(d+fmt.Sprintf("/sub/f%d", i%11), []byte(fmt.Sprint(i)), 0o644)
+		case 4:
+			os.Rename(d, fmt.Sprintf("%s/d%d", dir, (i+2)%5))
+		case 5:
+			os.Rename(fmt.Sprintf("%s/sub/f%d", d, i%11), fmt.Sprintf("%s/g%d", dir, i%3))
+		case 6:
+			if i%2 == 0 {
+				os.RemoveAll(d)
+			}
+		}
+		if i%50 == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	write(t, dir+"/end", "")
+	have := map[string]int64{}
+	below := func(path, dir string) bool { return len(path) > len(dir) && path[:len(dir)+1] == dir+"/" }
+	drop := func(path string) {
+		for p := range have {
+			if p == path || below(p, path) {
+				delete(have, p)
+			}
+		}
+	}
+	var lastGone map[string]int64
+	lastPath := ""
+	for done := false; !done; {
+		path, _, attr, from := c.next()
+		done = path == "end"
+		switch {
+		case attr.IsNil():
+			// Kept until the next event, which may say where it went.
+			moved := map[string]int64{}
+			for p, size := range have {
+				if p == path || below(p, path) {
+					moved[p] = size
+				}
+			}
+			drop(path)
+			lastGone, lastPath = moved, path
+		case !from.IsNil():
+			drop(path)
+			if string(from.Bytes) == lastPath {
+				for p, size := range lastGone {
+					have[path+p[len(lastPath):]] = size
+				}
+			}
+			have[path] = attr.At(4).Int
+		default:
+			have[path] = attr.At(4).Int
+		}
+	}
+	want := map[string]bool{}
+	a := c.must("snapshot", b(""), 0)
+	for _, r := range a.records(t) {
+		for _, e := range r.At(3).Items {
+			p := string(e.At(0).Bytes)
+			if d := string(r.At(1).Bytes); d != "" {
+				p = d + "/" + p
+			}
+			want[p] = true
+			size, known := have[p]
+			if !known || e.At(1).At(0).Int&syscall.S_IFMT == syscall.S_IFREG && size != e.At(1).At(4).Int {
+				t.Errorf("%s: known %v, size %d, there %d", p, known, size, e.At(1).At(4).Int)
+			}
+		}
+	}
+	for p := range have {
+		if !want[p] {
+			t.Errorf("%s is known but not there", p)
+		}
+	}
+}
+
+func TestScanningBeyondTheLimit(t *testing.T) {
+	dir := workspace(t)
+	for i := 0; i < 6; i++ {
+		os.Mkdir(fmt.Sprintf("%s/d%d", dir, i), 0o755)
+	}
+	c := start(t, dir, options{env: []string{"DEVBOX_HELPER_WATCH_LIMIT=2"}})
+	c.watch("", true)
+	for i := 0; i < 6; i++ {
+		write(t, fmt.Sprintf("%s/d%d/f", dir, i), "x")
+	}
+	seen := map[string]bool{}
+	for len(seen) < 6 {
+		path, mask, attr, _ := c.next()
+		if mask == 0x4000 && attr.IsNil() {
+			seen[path] = true
+		} else {
+			seen[path[:2]] = true
+		}
+	}
+}
+
+// TestOverflow: when the kernel drops events, the client is told.
+func TestOverflow(t *testing.T) {
+	dir := workspace(t)
+	c := start(t, dir, options{})
+	c.watch("", true)
+	c.cmd.Process.Signal(syscall.SIGSTOP)
+	for i := 0; i < 9000; i++ { // two events each, and more; max_queued_events is 16384
+		name := fmt.Sprintf("%s/f%d", dir, i)
+		os.WriteFile(name, []byte("x"), 0o644)
+	}
+	c.cmd.Process.Signal(syscall.SIGCONT)
+	for {
+		path, mask, _, _ := c.next()
+		if mask == 0x4000 {
+			if path != "" {
+				t.Fatal(path)
+			}
+			return
+		}
+	}
+}
+
+// TestEventsWhileTheClientDoesNotRead: things go on being coalesced, and nothing is lost.
+func TestEventsWhileTheClientDoesNotRead(t *testing.T) {
+	dir := workspace(t)
+	c := start(t, dir, options{})
+	c.watch("", true)
+	for i := 0; i < 2000; i++ {
+		write(t, fmt.Sprintf("%s/f%d", dir, i%100), fmt.Sprint(i))
+	}
+	write(t, dir+"/end", "")
+	last := map[string]int64{}
+	for _, e := range c.until("end") {
+		last[string(e.At(1).Bytes)] = e.At(3).At(4).Int
+	}
+	if len(last) != 100 {
+		t.Fatal(len(last))
+	}
+}
+
+func TestRootThatDisappears(t *testing.T) {
+	dir := workspace(t)
+	c := start(t, dir, options{})
+	c.watch("", true)
+	os.RemoveAll(dir)
+	for {
+		path, mask, _, _ := c.next()
+		if path == "" && mask == 0x2000 {
+			break
+		}
+	}
+	if got := c.call("stat", b("x"), false, 0).errno; got != syscall.ENOENT {
+		t.Fatal(got)
+	}
+	if a := c.apply([]any{[]any{1, "mkdir", b("d"), []any{0}, 0o755, false}}); a.errno == 0 {
+		if errnos, _ := a.outcomes(t); errnos[0] != syscall.ENOENT {
+			t.Fatal(errnos)
+		}
+	}
+}
