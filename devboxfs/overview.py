@@ -12,14 +12,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from devboxfs import control_client, mountpoint
-from devboxfs.config import ExitCode, MountError, Places
+from devboxfs.config import ExitCode, MountError, Places, key_of
 
 __all__ = ["Journal", "Overview", "collect", "duration", "render", "size", "waiting_journals"]
 
 Json = dict[str, Any]
+
+ANSWER_TIME: Final = 5.0
+PROBE_TIME: Final = 2.0
+"""Less: it is what the daemon has failed to do already in most cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +48,64 @@ class Overview:
         return {"mounts": self.mounts, "journals": [asdict(journal) for journal in self.journals]}
 
 
-def collect(places: Places, *, only: Path | None = None, timeout: float = 5.0) -> Overview:
+def collect(places: Places, *, only: Path | None = None) -> Overview:
     """Ask every daemon for its status and look for what is dead; sockets of the dead are removed.
 
     `only` restricts it to one mount point.
     """
     found: dict[str, Json] = {}
+    silent: dict[str, int] = {}
     for path in control_client.sockets(places.runtime):
-        entry = _ask(path, timeout)
-        if entry is not None:
+        key = path.name.partition("-")[0]
+        if only is not None and key != key_of(only):
+            continue
+        entry = _ask(path)
+        if isinstance(entry, dict):
             found[entry["mountpoint"]] = entry
+        elif entry is not None:
+            silent[key] = entry
     for mount in mountpoint.mounts():
-        if not mount.ours or str(mount.path) in found:
+        if not mount.ours or str(mount.path) in found or only not in {None, mount.path}:
             continue
-        if mount.user_id not in {None, os.getuid()} and os.getuid() != 0:
+        if os.getuid() not in {0, mount.user_id}:
             continue
-        if only is not None and mount.path != only:
-            continue
-        health = mountpoint.probe(mount.path, timeout=timeout)
-        found[str(mount.path)] = {
+        health = mountpoint.probe(mount.path, timeout=PROBE_TIME)
+        entry = {
             "mountpoint": str(mount.path),
             "box": mount.box,
             "state": "unknown" if health == "alive" else health,
         }
-    entries = [found[key] for key in sorted(found) if only is None or key == str(only)]
-    return Overview(entries, waiting_journals(places.state))
+        if health != "dead" and key_of(mount.path) in silent:
+            entry["pid"] = silent[key_of(mount.path)]
+        found[str(mount.path)] = entry
+    return Overview([found[key] for key in sorted(found)], waiting_journals(places.state))
 
 
-def _ask(path: Path, timeout: float) -> Json | None:
+def _ask(path: Path) -> Json | int | None:
+    """Return a daemon's status, the pid of one that does not answer, or None for one that died."""
     try:
-        client = control_client.connect(path, timeout=timeout)
-        if client is None:
-            return None
-        with client:
-            hello = client.call("hello", silence=timeout, timeout=timeout)
-            entry: Json = {
-                "mountpoint": hello["mountpoint"],
-                "box": hello["name"],
-                "state": "starting",
-                "pid": client.pid,
-            }
-            if hello["serving"]:
-                try:
-                    entry |= client.call("status", silence=timeout, timeout=timeout)
-                except (MountError, OSError) as error:
-                    entry |= {"state": "unknown", "error": str(error)}
-            return entry
-    except (MountError, OSError):
-        # A daemon that is stopped or about to end; its mount, if any, is found in mountinfo.
+        client = control_client.connect(path, timeout=ANSWER_TIME)
+    except OSError:
         return None
+    if client is None:
+        return None
+    with client:
+        try:
+            hello = client.call("hello", silence=ANSWER_TIME, timeout=ANSWER_TIME)
+        except (MountError, OSError):
+            return client.pid
+        entry: Json = {
+            "mountpoint": hello["mountpoint"],
+            "box": hello["name"],
+            "state": "starting",
+            "pid": client.pid,
+        }
+        if hello["serving"]:
+            try:
+                entry |= client.call("status", silence=ANSWER_TIME, timeout=ANSWER_TIME)
+            except (MountError, OSError) as error:
+                entry |= {"state": "unknown", "error": str(error)}
+        return entry
 
 
 def waiting_journals(state: Path) -> list[Journal]:

@@ -513,11 +513,28 @@ def test_umount_of_a_dead_mount_says_that_the_journal_waits(standin):
     assert b"Waiting: changes to my-box" in standin.devboxfs("status").stdout
 
 
+def test_a_mount_that_does_not_answer_is_called_hung(standin):
+    standin.start()
+    pid = standin.pid
+    as_launcher(os.kill, pid, signal.SIGSTOP)
+    try:
+        status = standin.status()
+        assert (status["state"], status["pid"]) == ("hung", pid)
+        said = standin.mount_fails(code=ExitCode.BUSY)
+        assert "its daemon does not answer: try devboxfs umount --force" in said
+    finally:
+        as_launcher(os.kill, pid, signal.SIGCONT)
+    assert standin.status()["state"] == "online"
+
+
 # ------------------------------------------------------------------------ status and the socket
 
 
 def test_status_with_nothing_mounted(standin):
-    assert standin.devboxfs("status").stdout == b"Nothing is mounted.\n"
+    said = standin.devboxfs("status").stdout.decode()
+    # Root is shown every mount of the machine.
+    assert said == "Nothing is mounted.\n" or standin.account.is_root
+    assert str(standin.home) not in said
 
 
 def test_status_removes_the_sockets_of_dead_daemons(standin):
