@@ -81,12 +81,17 @@ class ExtentMap:
             return
         end = offset + length
         starts, ends = self._starts, self._ends
-        if starts and ends[-1] == offset and self._blobs[-1] is blob:
-            # The common case of sequential writing: grows the last extent when the bytes are adjacent in the blob too.
-            if self._offsets[-1] + (ends[-1] - starts[-1]) == blob_offset:
-                ends[-1] = end
-                self.size = max(self.size, end)
-                return
+        # The common case of sequential writing: the last extent grows when the bytes are adjacent
+        # in the blob too.
+        if (
+            starts
+            and ends[-1] == offset
+            and self._blobs[-1] is blob
+            and self._offsets[-1] + (offset - starts[-1]) == blob_offset
+        ):
+            ends[-1] = end
+            self.size = max(self.size, end)
+            return
         self._cut(offset, end)
         at = bisect_left(starts, offset)
         starts.insert(at, offset)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind, Operation
@@ -34,6 +35,8 @@ from sealos_devbox import (
 )
 
 __all__ = ["Left", "Member", "Owner", "Plan", "plan"]
+
+_Value = TypeVar("_Value")
 
 UNKNOWN_SIZE = 1 << 62
 """Stands for the size of a file that is only known to be there; larger than any."""
@@ -166,7 +169,10 @@ class _Planner:
         self._wires: list[_Wire] = []
         self._objects: dict[int, _Object] = {}
         self._vanished: list[int] = []
-        self._dirtimes: dict[bytes, int] = dict(owed)
+        self._dirtimes: dict[bytes, tuple[int, bool]] = {
+            path: (time_ns, False) for path, time_ns in owed.items()
+        }
+        """By path: the time, and whether it was set explicitly."""
         self._vanish: set[int] = set()
         self._puts: set[int] = set()
         self._doomed: set[int] = set()
@@ -333,6 +339,9 @@ class _Planner:
             wire = self._wire("put" if oid in self._puts else "write", op, op.path, pre, oid)
             known.last = known.content = wire
             known.vague = False
+            if wire.kind == "put":
+                # It will be another inode.
+                known.ino = 0
             known.image = ExtentMap(known.size)
         else:
             wire = known.content
@@ -524,11 +533,11 @@ class _Planner:
         times = self._dirtimes
         if kind is Kind.SETATTR:
             if op.is_dir and op.mtime_ns is not None and op.path in times:
-                times[op.path] = op.mtime_ns
+                times[op.path] = (op.mtime_ns, True)
             return
-        times[op.path.rpartition(b"/")[0]] = op.time_ns
+        times[op.path.rpartition(b"/")[0]] = (op.time_ns, False)
         if kind is Kind.RENAME:
-            times[op.other.rpartition(b"/")[0]] = op.time_ns
+            times[op.other.rpartition(b"/")[0]] = (op.time_ns, False)
             if op.flags & RENAME_EXCHANGE:
                 if op.is_dir or op.replaced_is_dir:
                     _swap(times, op.other, op.path)
@@ -536,7 +545,7 @@ class _Planner:
                 times.pop(op.path, None)
                 _move(times, op.other, op.path)
         elif kind is Kind.MKDIR:
-            times[op.path] = op.time_ns
+            times[op.path] = (op.time_ns, False)
         elif kind is Kind.RMDIR:
             times.pop(op.path, None)
 
@@ -572,7 +581,10 @@ class _Planner:
                 operations.append((wire.seq, kind, wire.path, wire.pre, *values))
             else:
                 operations.append((wire.seq, kind, wire.path, wire.pre, *wire.values))
-        times = {path: max(time, floors.get(path, time)) for path, time in self._dirtimes.items()}
+        times = {
+            path: time_ns if explicit else max(time_ns, floors.get(path, time_ns))
+            for path, (time_ns, explicit) in self._dirtimes.items()
+        }
         for path, time_ns in times.items():
             operations.append((self._next, "dirtime", path, ANY, time_ns))
             self._next += 1
@@ -649,16 +661,16 @@ def _ancestors(path: bytes) -> Iterable[bytes]:
         slash = path.rfind(b"/", 0, slash)
 
 
-def _move(table: dict[bytes, int], old: bytes, new: bytes) -> None:
+def _move(table: dict[bytes, _Value], old: bytes, new: bytes) -> None:
     """Rename a directory in a table by path."""
     below = old + b"/"
     for path in [path for path in table if path == old or path.startswith(below)]:
         table[new + path[len(old) :]] = table.pop(path)
 
 
-def _swap(table: dict[bytes, int], one: bytes, two: bytes) -> None:
+def _swap(table: dict[bytes, _Value], one: bytes, two: bytes) -> None:
     """Exchange two names in a table by path."""
-    moved: dict[bytes, int] = {}
+    moved: dict[bytes, _Value] = {}
     for old, new in ((one, two), (two, one)):
         below = old + b"/"
         for path in [path for path in table if path == old or path.startswith(below)]:
