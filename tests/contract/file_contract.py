@@ -246,6 +246,7 @@ class FileContract:
         assert [info.is_dir for info in listed] == [False, False, True]
         assert [info.is_file for info in listed] == [True, True, False]
 
+    @pytest.mark.slow
     async def test_a_large_directory_is_listed_whole(self, files: AsyncFiles) -> None:
         names = [f"name-{number:05}-{'x' * 60}" for number in range(3_000)]
         await files.upload_files([(b"", f"many/{name}") for name in names])
@@ -342,6 +343,7 @@ class FileContract:
         assert await files.read_file("x/y/2") == b"2"
         assert await files.read_file("empty") == b""
 
+    @pytest.mark.slow
     async def test_uploading_and_downloading_files(self, files: AsyncFiles, tmp_path: Path) -> None:
         source = tmp_path / "source"
         source.mkdir()

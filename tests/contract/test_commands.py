@@ -92,12 +92,14 @@ async def test_input_that_nobody_reads(box: AsyncBox) -> None:
         assert (await box.run(["cat"], input="text ü")).stdout == "text ü"
 
 
+@pytest.mark.slow
 async def test_much_output(box: AsyncBox) -> None:
     with anyio.fail_after(60):
         result = await box.run("head -c 20000000 /dev/zero; head -c 3000000 /dev/zero >&2")
     assert (len(result.stdout_bytes), len(result.stderr_bytes)) == (20_000_000, 3_000_000)
 
 
+@pytest.mark.slow
 async def test_time_is_up(box: AsyncBox) -> None:
     with anyio.fail_after(60):
         with pytest.raises(CommandTimeoutError, match=r"0\.5 s") as caught:
@@ -138,7 +140,9 @@ async def test_a_conversation(box: AsyncBox) -> None:
 
 async def test_signals_reach_the_group(box: AsyncBox) -> None:
     with anyio.fail_after(60):
-        async with box.start("trap 'echo caught; exit 5' INT; echo ready; sleep 1000") as process:
+        # In small steps: a shell runs its trap only when the command before it has ended.
+        line = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.01; done"
+        async with box.start(line) as process:
             assert await process.receive() == ("stdout", b"ready\n")
             await process.send_signal(signal.SIGINT)
             assert await process.receive() == ("stdout", b"caught\n")

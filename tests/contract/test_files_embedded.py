@@ -112,6 +112,7 @@ class TestRoundTrips:
             "delete": 1,
         }
 
+    @pytest.mark.slow
     async def test_a_thousand_files(self, box: AsyncBox, tmp_path: Path) -> None:
         transport = await shared_transport(box)
         source = tmp_path / "source"
@@ -130,6 +131,7 @@ class TestRoundTrips:
         assert transport.round_trips - before == 1
         assert (tmp_path / "target" / "dir-7" / "997").read_bytes() == b"997" * 100
 
+    @pytest.mark.slow
     async def test_a_delayed_link_costs_what_the_round_trips_do(self, config: DevboxConfig) -> None:
         delayed = DevboxConfig(embedded=True, data_dir=config.data_dir, link_delay_ms=100)
         async with AsyncDevbox(delayed) as devbox:
@@ -283,6 +285,7 @@ async def test_a_write_protected_file_is_not_replaced(files: AsyncFiles, workspa
     assert (workspace / "protected").read_text() == "old"
 
 
+@pytest.mark.slow
 async def test_a_file_that_grows_is_read_and_downloaded(
     files: AsyncFiles, workspace: Path, tmp_path: Path
 ) -> None:
@@ -363,6 +366,7 @@ async def test_a_call_under_way_fails_and_the_next_one_connects_again(box: Async
     assert helper_of(await shared_transport(box)) != helper_of(transport)
 
 
+@pytest.mark.slow
 async def test_a_deadline_leaves_the_connection_usable(config: DevboxConfig) -> None:
     delayed = DevboxConfig(embedded=True, data_dir=config.data_dir, link_delay_ms=300)
     async with AsyncDevbox(delayed) as devbox:
@@ -381,6 +385,7 @@ async def test_calls_in_parallel_share_one_connection(box: AsyncBox) -> None:
     assert (await shared_transport(box)).round_trips == 21
 
 
+@pytest.mark.slow
 async def test_the_block_of_a_client_raises_what_it_raised(config: DevboxConfig) -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving the block is what is tested
         async with AsyncDevbox(config) as devbox:

@@ -108,6 +108,7 @@ class TestFacade(FileContract):
 # ----------------------------------------------------------------------------- without a block
 
 
+@pytest.mark.slow
 def test_nothing_has_to_be_closed(config: DevboxConfig) -> None:
     """The example of the documentation, in a program of its own: it has to end by itself."""
     program = """
@@ -130,6 +131,7 @@ def test_nothing_has_to_be_closed(config: DevboxConfig) -> None:
     assert (run.stdout, run.stderr, run.returncode) == ('print("hello")\n', "", 0)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme(config: DevboxConfig) -> None:
     readme = (SDK.parent / "README.md").read_text()
     _, _, rest = readme.partition("\n## Use the SDK\n")
@@ -152,6 +154,7 @@ def test_the_example_of_the_readme(config: DevboxConfig) -> None:
     assert "hello.txt" in run.stdout.partition("\n\n")[2]
 
 
+@pytest.mark.slow
 def test_a_client_that_is_garbage_ends_its_thread_and_helpers(config: DevboxConfig) -> None:
     devbox = Devbox(config)
     box = devbox.create("my-box")
@@ -249,6 +252,7 @@ def test_ctrl_c_while_waiting_for_a_change(box: Box) -> None:
                 break
 
 
+@pytest.mark.slow
 def test_two_threads(box: Box) -> None:
     failures: list[BaseException] = []
 
@@ -325,9 +329,11 @@ print("child", os.waitstatus_to_exitcode(status))
 """
 
 
+@pytest.mark.slow
 def test_after_a_fork(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", FORK, tmp_path / "data"],
+        # Python 3.12 and later warn of what is tested here.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, tmp_path / "data"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -22,6 +22,9 @@ __all__ = ["Entered", "Portal"]
 
 ResultT = TypeVar("ResultT")
 P = ParamSpec("P")
+
+# How long Ctrl-C may take: what is cancelled may have to kill something first (a guess).
+_ABANDON_TIMEOUT = 5.0
 
 
 class _Loop:
@@ -104,12 +107,57 @@ class Portal:
         self, function: Callable[P, Awaitable[ResultT]], /, *args: P.args, **kwargs: P.kwargs
     ) -> ResultT:
         """Run a coroutine function to its end. Ctrl-C here cancels it there."""
-        call = functools.partial(function, *args, **kwargs)
-        return wait(self.open().start_task_soon(call))
+        portal = self.open()
+        call = _Call(functools.partial(function, *args, **kwargs))
+        try:
+            return portal.start_task_soon(call.run).result()
+        except CancelledError:
+            raise RuntimeError("the client was closed while a call was under way") from None
+        except BaseException:
+            call.abandon(portal)
+            raise
 
     def enter(self, context: AbstractAsyncContextManager[object]) -> Entered:
         """Enter a context in a task that also leaves it."""
         return Entered(self.open(), context)
+
+
+class _Call(Generic[ResultT]):
+    """One coroutine, and a way to be rid of it.
+
+    An exception may reach the waiting thread at any point, before there is a future to cancel too.
+    """
+
+    def __init__(self, function: Callable[[], Awaitable[ResultT]]) -> None:
+        self._function = function
+        self._scope: anyio.CancelScope | None = None
+        self._ended = threading.Event()
+
+    async def run(self) -> ResultT:
+        """Run the coroutine."""
+        try:
+            with anyio.CancelScope() as self._scope:
+                return await self._function()
+            raise RuntimeError("cancelled")  # nobody is waiting any more
+        finally:
+            self._ended.set()
+
+    def abandon(self, portal: BlockingPortal) -> None:
+        """Cancel the coroutine and wait until it has ended, so that the next call finds order.
+
+        Does nothing when it has ended already.
+        """
+        if not self._ended.is_set():
+            with suppress(RuntimeError):  # the portal is closed
+                portal.start_task_soon(self._cancel)
+                self._ended.wait(_ABANDON_TIMEOUT)
+
+    async def _cancel(self) -> None:
+        # Runs after run() has begun, if that was asked for at all: the loop keeps the order.
+        if self._scope is None:
+            self._ended.set()
+        else:
+            self._scope.cancel()
 
 
 class Entered:
@@ -147,15 +195,5 @@ class Entered:
         if self._left.done():
             return
         self._portal.start_task_soon(self._leave_event.set)
-        wait(self._left)
-
-
-def wait(future: Future[ResultT]) -> ResultT:
-    """Return a future's result; whatever else ends the waiting cancels what it stands for."""
-    try:
-        return future.result()
-    except CancelledError:
-        raise RuntimeError("the client was closed while a call was under way") from None
-    except BaseException:
-        future.cancel()
-        raise
+        with suppress(CancelledError):  # closed meanwhile
+            self._left.result()
