@@ -75,7 +75,7 @@ class _Trouble:
     """The last seq that was looked at for something that makes room."""
 
 
-class _LinkBroken(Exception):  # noqa: N818 - a signal
+class _LinkBroken(Exception):
     """The transport is of no use any more."""
 
 
@@ -404,7 +404,6 @@ class Flusher:
         self._suspect = decision.suspect if ledger.batches else None
         ledger.owed.update(decision.owed)
         for report in settled.conflicts:
-            ledger.relocated.pop(report.oid, None)
             _log.warning(
                 "conflict at %r, ours is %r", report.path, report.kept_as or report.stored_at
             )

@@ -134,11 +134,6 @@ class _Judge:
                 to.settled.objects[owner.other] = None
             else:
                 to.settled.objects.pop(owner.other, None)
-        moved = self._ledger.relocated.get(oid)
-        if moved is not None and wire[2] == moved.new:
-            to.settled.conflicts.append(
-                ConflictReport(oid, moved.old, moved.errno, moved.remote, moved.new)
-            )
 
     def _left(self, oid: int, attr: Attributes | None) -> Left:
         if attr is not None:
@@ -249,6 +244,10 @@ class _Judge:
         *,
         subtree: bool = False,
     ) -> None:
+        if outcome is not None:
+            self._to.settled.conflicts.append(
+                ConflictReport(oid, old, outcome.errno, outcome.attr, new)
+            )
         self._to.result.relocations.append(
             RelocationRecord(
                 oid,

@@ -50,7 +50,10 @@ class Settled:
     seqs: list[int]
     """The journal seqs that are settled, ascending; every one of them is settled exactly once."""
     objects: dict[int, Attributes | None]
-    """State in the box of every object that the batch touched, by oid, as its last operation in the batch left it; None: gone."""
+    """State in the box of every object that the batch touched, by oid, as its last operation in the batch left it.
+
+    None: the name is gone; of an object with other names the state is not known then, nor is that of
+    the second object of an exchange, which is not in here: look again."""
     contents: dict[int, ExtentMap]
     """For objects whose content the batch carried: the image it carried (equal to the content at `objects[oid].version`)."""
     conflicts: list[ConflictReport] = field(default_factory=list)

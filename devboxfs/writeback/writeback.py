@@ -274,6 +274,11 @@ class WriteBack:
             await other._finish(link, listener, drain=True)
             other.close()
             self._others.remove(other)
+        # Those that were on their way to their conflict names may not have been reported.
+        listener.conflicts += [
+            ConflictReport(to.oid, to.old, to.errno, to.remote, to.new)
+            for to in self._ledger.relocated.values()
+        ]
         if self._ledger.pending:
             await self._finish(link, listener, drain=False)
         return listener.conflicts
