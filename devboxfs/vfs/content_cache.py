@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from devboxfs.core.chunks import (
     block_length,
 )
 from devboxfs.core.extents import BasePiece, BlobPiece, ExtentMap, Piece
+from devboxfs.vfs.block_pool import BlockId, BlockPool
 from devboxfs.vfs.content_store import ContentStore, Row, Written, row_of
 from devboxfs.vfs.content_store import Piece as StoredPiece
 
@@ -57,7 +58,6 @@ PAUSE = 60.0
 
 CLOSE_TIMEOUT = 5.0
 
-BlockId = tuple[ContentKey, int]
 _T = TypeVar("_T")
 
 
@@ -71,46 +71,6 @@ class CacheStatistics:
     queued_bytes: int
     dropped_bytes: int
     disk_ok: bool
-
-
-class _Blocks:
-    """Blocks in memory, the least recently used first to go."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.items: OrderedDict[BlockId, bytes] = OrderedDict()
-        self.counts: dict[ContentKey, int] = {}
-
-    def add(self, block: BlockId, data: bytes) -> None:
-        if block in self.items:
-            self.items.move_to_end(block)
-            return
-        self.items[block] = data
-        self.bytes += len(data)
-        self.counts[block[0]] = self.counts.get(block[0], 0) + 1
-
-    def discard(self, block: BlockId) -> None:
-        data = self.items.pop(block, None)
-        if data is not None:
-            self._gone(block, data)
-
-    def pop_oldest(self) -> tuple[BlockId, bytes]:
-        block, data = self.items.popitem(last=False)
-        self._gone(block, data)
-        return block, data
-
-    def discard_content(self, key: ContentKey) -> None:
-        if key in self.counts:
-            for number in range(block_count(key.size)):
-                self.discard((key, number))
-
-    def _gone(self, block: BlockId, data: bytes) -> None:
-        self.bytes -= len(data)
-        left = self.counts[block[0]] - 1
-        if left:
-            self.counts[block[0]] = left
-        else:
-            del self.counts[block[0]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +89,9 @@ class ContentCache:
         self.memory_limit = memory_limit
         # Blocks of large files have a pool of their own, at most half of memory as soon as others
         # need it: a large file read once must not push out all the small ones.
-        self._small = _Blocks()
-        self._large = _Blocks()
-        self._queue = _Blocks()
+        self._small = BlockPool()
+        self._large = BlockPool()
+        self._queue = BlockPool()
         self._queue_limit = min(memory_limit // 2, 32 * 1024**2)
         self._forgotten: list[ContentKey] = []
         self._images: deque[_Image] = deque()

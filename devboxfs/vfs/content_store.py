@@ -10,54 +10,25 @@ Raises sqlite3.Error and OSError, which `ContentCache` turns into misses.
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import secrets
-import shutil
 import sqlite3
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devboxfs.core.chunks import BLOCK, ContentKey, block_count, block_length, blocks_of
+from devboxfs.vfs.content_database import ContentDatabase, transaction
 
 __all__ = ["ContentStore", "Piece", "Row", "Written", "row_of"]
 
-_logger = logging.getLogger(__name__)
-
-FORMAT = 1
 ENTRIES = 400_000
 """Contents kept at most: each costs about 60 bytes of the daemon's memory for the index."""
 
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process's transaction; what cannot be written then is dropped."""
-
 Row = tuple[int, int, int, int, bytes]
 """A key as the database has it."""
-
-_SCHEMA = (
-    # One content; `stored` bytes of it are here, `whole` when that is all of it. `sha` is empty
-    # for a version without digest; `used` is tally.tick when it was last written or loaded;
-    # `file` is its name below files/, NULL for one in `body`.
-    """CREATE TABLE entry(
-        id INTEGER PRIMARY KEY,
-        ino INTEGER NOT NULL, ctime INTEGER NOT NULL, mtime INTEGER NOT NULL,
-        size INTEGER NOT NULL, sha BLOB NOT NULL,
-        used INTEGER NOT NULL, stored INTEGER NOT NULL, whole INTEGER NOT NULL, file TEXT,
-        UNIQUE(ino, ctime, mtime, size, sha))""",
-    "CREATE INDEX entry_used ON entry(used)",
-    "CREATE TABLE body(id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL)",
-    """CREATE TABLE block(
-        id INTEGER NOT NULL, number INTEGER NOT NULL, crc INTEGER NOT NULL,
-        PRIMARY KEY(id, number)) WITHOUT ROWID""",
-    # One row: sums over `entry`, and the clock of `used`.
-    "CREATE TABLE tally(bytes INTEGER NOT NULL, entries INTEGER NOT NULL, tick INTEGER NOT NULL)",
-    "INSERT INTO tally VALUES(0, 0, 1)",
-)
 
 _FIND = (
     "SELECT id, file, stored FROM entry"
@@ -99,144 +70,40 @@ def _crc(row: Row, block: int, data: bytes | memoryview) -> int:
 class ContentStore:
     """The contents in one directory."""
 
-    def __init__(self, directory: Path, limit: int, lock: int) -> None:
+    def __init__(self, database: ContentDatabase, limit: int) -> None:
         """Use `open()`."""
-        self._directory = directory
-        self._files = directory / "files"
+        self._database = database
+        self._files = database.files
         self._limit = limit
-        self._lock = lock
-        self._mutex = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
         self._touched: set[int] = set()
         self._seen = 0
-        self._closed = False
+        """The newest row that was told of."""
 
     @classmethod
     def open(cls, directory: Path, limit: int) -> ContentStore:
         """Open what is in `directory`, made if need be; removes what does not belong there."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = directory / f"content-{FORMAT}"
-        place.mkdir(mode=0o700, exist_ok=True)
-        (place / "files").mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            store = cls(place, limit, lock)
-            store._begin()
-        except BaseException:
-            os.close(lock)
-            raise
-        return store
-
-    def _begin(self) -> None:
-        """Check the database and tidy up, if no other process is here."""
-        alone = True
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            alone = False
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
-        try:
-            with self._connection() as connection:
-                connection.execute("SELECT bytes FROM tally").fetchone()
-                if alone:
-                    self._tidy(connection)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _PASSING:
-                raise
-            _logger.warning("the content cache in %s is damaged and begun anew", self._directory)
-            self.discard()
-            with self._connection() as connection:
-                connection.execute("SELECT bytes FROM tally").fetchone()
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+        return cls(ContentDatabase.open(directory), limit)
 
     def discard(self) -> None:
         """Throw everything away; another process goes on with what it has open."""
-        with self._mutex:
-            for connection in self._idle:
-                connection.close()
-            self._idle.clear()
-        for entry in list(os.scandir(self._directory)):
-            if entry.name != "lock":
-                _remove(entry)
-        self._files.mkdir(mode=0o700, exist_ok=True)
+        self._database.discard()
+        self._seen = 0
 
     def close(self) -> None:
         """Close what is idle; what a thread still uses is closed when it is done."""
-        with self._mutex:
-            if self._closed:
-                return
-            self._closed = True
-            for connection in self._idle:
-                connection.close()
-            self._idle.clear()
-        os.close(self._lock)
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with self._mutex:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect()
-        keep = False
-        try:
-            yield connection
-            keep = True
-        finally:
-            with self._mutex:
-                keep = keep and not self._closed
-                if keep:
-                    self._idle.append(connection)
-            if not keep:
-                connection.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._directory / "index.sqlite",
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("PRAGMA cache_size = -2000")
-            connection.execute("PRAGMA journal_size_limit = 8388608")
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                with _transaction(connection):
-                    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                        for statement in _SCHEMA:
-                            connection.execute(statement)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _tidy(self, connection: sqlite3.Connection) -> None:
-        """Remove what no row speaks of."""
-        known = {"index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "files", "lock"}
-        for entry in list(os.scandir(self._directory)):
-            if entry.name not in known:
-                _remove(entry)
-        names = {
-            name for (name,) in connection.execute("SELECT file FROM entry WHERE file NOT NULL")
-        }
-        for entry in list(os.scandir(self._files)):
-            if entry.name not in names or not entry.is_file(follow_symlinks=False):
-                _remove(entry)
+        self._database.close()
 
     def rows(self) -> tuple[list[Row], list[Row]]:
         """Return what is here, wholly and partly, and was not told of yet."""
         whole: list[Row] = []
         partial: list[Row] = []
-        with self._connection() as connection:
+        with self._database.connection() as connection:
             self._collect(connection, whole, partial)
         return whole, partial
 
     def totals(self) -> tuple[int, int]:
         """Return how many bytes, and how many contents, are here."""
-        with self._connection() as connection:
+        with self._database.connection() as connection:
             found = connection.execute("SELECT bytes, entries FROM tally").fetchone()
             return int(found[0]), int(found[1])
 
@@ -252,7 +119,7 @@ class ContentStore:
     def load(self, key: ContentKey, offset: int, length: int) -> bytes | None:
         """Return that part of a content, None when it is not here or not intact."""
         row = row_of(key)
-        with self._connection() as connection:
+        with self._database.connection() as connection:
             found = connection.execute(_FIND, row).fetchone()
             if found is None:
                 return None
@@ -271,7 +138,7 @@ class ContentStore:
             return None
         data = self._read(name, row, key.size, blocks, checks)
         if data is None:
-            with self._connection() as connection:
+            with self._database.connection() as connection:
                 self._drop(connection, row)
             return None
         self._touched.add(number)
@@ -281,7 +148,7 @@ class ContentStore:
     def load_many(self, keys: list[ContentKey]) -> dict[ContentKey, bytes]:
         """Return those contents of one block that are here."""
         found: dict[ContentKey, bytes] = {}
-        with self._connection() as connection:
+        with self._database.connection() as connection:
             for key in keys:
                 row = row_of(key)
                 entry = connection.execute(_FIND, row).fetchone()
@@ -331,8 +198,8 @@ class ContentStore:
             groups.setdefault(piece.key, []).append(piece)
         whole: list[Row] = []
         partial: list[Row] = []
-        with self._connection() as connection:
-            with _transaction(connection):
+        with self._database.connection() as connection:
+            with transaction(connection):
                 removed = self._forget(connection, forgotten)
                 self._touch(connection)
                 for key, group in groups.items():
@@ -425,7 +292,7 @@ class ContentStore:
         return rows
 
     def _drop(self, connection: sqlite3.Connection, row: Row) -> None:
-        with _transaction(connection):
+        with transaction(connection):
             self._delete(connection, self._entries(connection, row))
 
     @staticmethod
@@ -456,7 +323,7 @@ class ContentStore:
             return total, entries, removed
         goal, most = self._limit * 9 // 10, ENTRIES * 9 // 10
         while total > goal or entries > most:
-            with _transaction(connection):
+            with transaction(connection):
                 oldest = connection.execute(
                     "SELECT id, file, stored, ino, ctime, mtime, size, sha FROM entry"
                     " ORDER BY used, id LIMIT 64"
@@ -475,43 +342,10 @@ class ContentStore:
 
     def shrink(self) -> list[Row]:
         """Give back half of what is used: the disk is full, and others need it more."""
-        with self._connection() as connection:
+        with self._database.connection() as connection:
             total = connection.execute("SELECT bytes FROM tally").fetchone()[0]
             self._limit = min(self._limit, total // 2)
             return self._evict(connection)[2]
-
-
-_PASSING = frozenset(
-    [
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-    ]
-)
-"""What is no damage of the database."""
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Begin at once for writing: a transaction that becomes one later can fail without waiting."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
-
-
-def _remove(entry: os.DirEntry[str]) -> None:
-    if entry.is_dir(follow_symlinks=False):
-        shutil.rmtree(entry.path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            os.unlink(entry.path)
 
 
 def _runs(blocks: dict[int, bytes]) -> Iterator[tuple[int, list[bytes]]]:

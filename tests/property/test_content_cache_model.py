@@ -97,18 +97,17 @@ class CacheMachine(RuleBasedStateMachine):
             assert all(self.cache.has(key) for key in self.whole)
 
     @precondition(lambda self: not self.generous)
-    @rule(data=st.data())
-    def damage(self, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 99), where=st.floats(0, 1), byte=st.integers(0, 255))
+    def damage(self, which: int, where: float, byte: int) -> None:
         """Change any byte of any file, while nobody has it open."""
         self.run(self.cache.aclose)
         files = [path for path in sorted(self.directory.rglob("*")) if path.is_file()]
-        path = data.draw(st.sampled_from(files))
+        path = files[which % len(files)]
         size = path.stat().st_size
         if size:
-            at = data.draw(st.integers(0, size - 1))
             with path.open("r+b") as handle:
-                handle.seek(at)
-                handle.write(bytes([data.draw(st.integers(0, 255))]))
+                handle.seek(int(where * (size - 1)))
+                handle.write(bytes([byte]))
         else:
             os.truncate(path, 3)
         self.open()

@@ -15,7 +15,7 @@ import trio
 
 from devboxfs.core.chunks import BLOCK, MEDIUM, ContentKey
 from devboxfs.core.extents import ExtentMap
-from devboxfs.vfs import content_store
+from devboxfs.vfs import content_database
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.content_store import ContentStore, Piece
 
@@ -340,9 +340,9 @@ WRITER = """
 import random, sys
 from pathlib import Path
 from devboxfs.core.chunks import ContentKey
-from devboxfs.vfs import content_store
+from devboxfs.vfs import content_database
 from devboxfs.vfs.content_store import ContentStore, Piece
-content_store.BUSY_TIMEOUT = 60
+content_database.BUSY_TIMEOUT = 60
 store = ContentStore.open(Path(sys.argv[1]), 1 << 30)
 who = int(sys.argv[2])
 for step in range(60):
@@ -465,10 +465,10 @@ async def test_a_large_image_comes_later(tmp_path: Path) -> None:
 async def test_a_busy_database_drops_what_cannot_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content_store, "BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr(content_database, "BUSY_TIMEOUT", 0.01)
     key, data = content(1, 5000)
     async with opened(tmp_path) as cache:
-        cache._store._idle.pop().close()  # type: ignore[union-attr]
+        cache._store._database._idle.pop().close()  # type: ignore[union-attr]
         other = sqlite3.connect(tmp_path / "content-1" / "index.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         cache.put(key, 0, data, key.size)
