@@ -210,7 +210,7 @@ class Content:
                 return
             try:
                 with trio.move_on_at(self.link.deadline()):
-                    await self.reader.read(_BoxFile(node, version), 0, 1)
+                    await self.reader.pin(_BoxFile(node, version))
             except OSError:
                 return  # changed or gone in the box: the open files here get ESTALE, as on NFS
 
