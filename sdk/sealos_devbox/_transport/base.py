@@ -253,8 +253,9 @@ class FileTransport(Protocol):
     async def apply(self, batch: Batch) -> ApplyResult:
         """Apply a batch.
 
-        Returns its outcomes, failed operations included. Batches may be in flight at once: they are
-        sent, and applied, in the order in which apply() was called.
+        Returns its outcomes, failed operations included. Batches may be in flight at once: those of
+        a journal are sent, and applied, in the order in which apply() was called; others have no
+        order among themselves.
         """
         ...
 
