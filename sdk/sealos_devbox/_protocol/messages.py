@@ -19,7 +19,6 @@ from sealos_devbox.types import (
     DirectoryRecord,
     Event,
     FileSystemUsage,
-    ManyRecord,
     Outcome,
     PeerInfo,
 )
@@ -30,6 +29,7 @@ __all__ = [
     "AttachReply",
     "ErrorMessage",
     "ExitReply",
+    "FileRecord",
     "Hello",
     "ListRecord",
     "OpenReply",
@@ -134,6 +134,15 @@ class ListRecord(msgspec.Struct, array_like=True, frozen=True):
     entries: list[tuple[bytes, Attributes]]
 
 
+class FileRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One file of read_many; the other two may be absent where there is an errno."""
+
+    index: int
+    errno: int
+    attr: Attributes | None = None
+    content: bytes | None = None
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 """Return the MessagePack of a value; bytes become bin, str becomes str."""
 
@@ -155,7 +164,7 @@ EXIT_REPLY: Final = msgspec.msgpack.Decoder(Reply[ExitReply])
 STAT_RECORD: Final = msgspec.msgpack.Decoder(StatRecord)
 LIST_RECORD: Final = msgspec.msgpack.Decoder(ListRecord)
 DIRECTORY_RECORDS: Final = msgspec.msgpack.Decoder(list[DirectoryRecord])
-MANY_RECORDS: Final = msgspec.msgpack.Decoder(list[ManyRecord])
+FILE_RECORDS: Final = msgspec.msgpack.Decoder(list[FileRecord])
 DIGESTS: Final = msgspec.msgpack.Decoder(list[bytes])
 OUTCOMES: Final = msgspec.msgpack.Decoder(list[Outcome])
 EVENTS: Final = msgspec.msgpack.Decoder(list[Event])

@@ -10,12 +10,11 @@ from typing import Final, TypeVar
 
 import anyio
 import anyio.lowlevel
-import msgspec
 from msgspec.msgpack import Decoder
 
 from sealos_devbox._protocol import messages
 from sealos_devbox._protocol.session import Exchange, RequestTooLargeError
-from sealos_devbox._transport.base import ByteChannel
+from sealos_devbox._transport.base import ByteChannel, CommandStream, RecordStream
 from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox._transport.streams import Command, Records
 from sealos_devbox._transport.upload import send_batch
@@ -153,13 +152,14 @@ class HelperTransport:
             entries += record.entries
         return reply.event, reply.result, entries
 
-    def snapshot(self, path: bytes, max_depth: int = 0) -> Records[DirectoryRecord]:
+    def snapshot(self, path: bytes, max_depth: int = 0) -> RecordStream[DirectoryRecord]:
         """Stream the tree below path, breadth first."""
         return Records(
             self._connection,
             path,
             messages.DIRECTORY_RECORDS,
             lambda: [self._open("snapshot", path, max_depth, collect=False)],
+            _as_they_are,
         )
 
     async def read(
@@ -195,7 +195,7 @@ class HelperTransport:
         *,
         max_each: int = 65536,
         follow: bool = False,
-    ) -> Records[ManyRecord]:
+    ) -> RecordStream[ManyRecord]:
         """Stream the contents of small files.
 
         Asks in several requests at once when there are many.
@@ -209,15 +209,16 @@ class HelperTransport:
                 for _, part in parts
             ]
 
-        def adapt(number: int, records: builtins.list[ManyRecord]) -> builtins.list[ManyRecord]:
+        def adapt(
+            number: int, records: builtins.list[messages.FileRecord]
+        ) -> builtins.list[ManyRecord]:
             first, _ = parts[number]
-            if first == 0:
-                return records
             return [
-                msgspec.structs.replace(record, index=first + record.index) for record in records
+                ManyRecord(first + record.index, record.errno, record.attr, record.content or b"")
+                for record in records
             ]
 
-        return Records(self._connection, None, messages.MANY_RECORDS, start, adapt)
+        return Records(self._connection, None, messages.FILE_RECORDS, start, adapt)
 
     async def open(
         self, path: bytes, *, version: Version | None = None, follow: bool = False
@@ -277,9 +278,9 @@ class HelperTransport:
     async def apply(self, batch: Batch) -> ApplyResult:
         """Apply a batch; returns its outcomes, failed operations included.
 
-        Batches are sent in the order of the calls, whole, one after another; the next is on its way
-        while one is applied. A cancelled call leaves open whether the batch was applied: not if its
-        contents were not sent whole.
+        Batches of a journal are sent in the order of the calls, whole, one after another; the next
+        is on its way while one is applied. Others share the link and have no order. A cancelled
+        call leaves open whether the batch was applied: not if its contents were not sent whole.
         """
         self._require("apply")
         exchange = self._open(
@@ -291,7 +292,7 @@ class HelperTransport:
             batch.acked,
             batch.resume,
             batch.bypass,
-            ordered=True,
+            ordered=batch.journal is not None,
         )
         self._connection.kick()
         sent = False
@@ -336,7 +337,7 @@ class HelperTransport:
 
     # ------------------------------------------------------------------------- watching, running
 
-    def watch(self, path: bytes = b"", *, walk: bool = False) -> Records[Event]:
+    def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
         """Stream events.
 
         The first receive() returns (perhaps an empty list) when the watch is active.
@@ -347,6 +348,7 @@ class HelperTransport:
             path,
             messages.EVENTS,
             lambda: [self._open("watch", path, walk, collect=False, endless=True)],
+            _as_they_are,
         )
 
     def exec(
@@ -356,7 +358,7 @@ class HelperTransport:
         cwd: bytes | None = None,
         env: dict[str, str] | None = None,
         pty: tuple[int, int, str] | None = None,
-    ) -> Command:
+    ) -> CommandStream:
         """Run a command; cwd relative to the workspace root or absolute, None for the root."""
         self._require("exec")
         if pty is not None:
@@ -428,6 +430,10 @@ class HelperTransport:
         """Release a handle that nobody waits for any more."""
         handle = messages.decode(messages.OPEN_REPLY, reply).result.handle
         self._connection.cancel(self._open("close", handle, cancellable=False))
+
+
+def _as_they_are(_: int, records: builtins.list[T]) -> builtins.list[T]:
+    return records
 
 
 def _place(

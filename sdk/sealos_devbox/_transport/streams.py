@@ -24,19 +24,20 @@ TAKEN: Final = 131072
 ROOM: Final = 256 * 1024
 """Bytes of input that wait to be sent before send() waits."""
 
+WireT = TypeVar("WireT")
 RecordT = TypeVar("RecordT")
 
 
-class Records(Generic[RecordT]):
+class Records(Generic[WireT, RecordT]):
     """A RecordStream over one request, or over several that are asked at once."""
 
     def __init__(
         self,
         connection: HelperConnection,
         path: bytes | None,
-        decoder: Decoder[list[RecordT]],
+        decoder: Decoder[list[WireT]],
         start: Callable[[], list[Exchange]],
-        adapt: Callable[[int, list[RecordT]], list[RecordT]] | None = None,
+        adapt: Callable[[int, list[WireT]], list[RecordT]],
     ) -> None:
         self._connection = connection
         self._path = path
@@ -60,11 +61,11 @@ class Records(Generic[RecordT]):
             taken = connection.session.take(exchange, TAKEN, anyio.current_time())
             if taken:
                 connection.kick()
-                records: list[RecordT] = []
+                records: list[WireT] = []
                 for _, payload in taken:
-                    more: list[RecordT] = messages.decode(self._decoder, payload)
+                    more: list[WireT] = messages.decode(self._decoder, payload)
                     records += more
-                return records if self._adapt is None else self._adapt(self._current, records)
+                return self._adapt(self._current, records)
             if exchange.done:
                 connection.outcome(exchange, self._path)
                 self._current += 1
