@@ -200,7 +200,7 @@ func TestHeartbeat(t *testing.T) {
 	defer in.Close()
 	out, _ := cmd.StdoutPipe()
 	cmd.Start()
-	in.Write(frame(wire.Hello, 0, v(map[string]any{"protocol": 1, "heartbeat_ms": 100}).Append(nil)))
+	in.Write(frame(wire.Hello, 0, v(map[string]any{"protocol": 1, "heartbeat_ms": 500}).Append(nil)))
 	io.ReadFull(out, make([]byte, len(wire.Magic)))
 	reader := wire.NewReader(out)
 	pings := 0
@@ -214,7 +214,7 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 	cmd.Wait()
-	// 300 ms of silence: it pings, and then takes us for dead.
+	// 1.5 s of silence: it pings, and then takes us for dead.
 	if pings == 0 || cmd.ProcessState.ExitCode() != 0 {
 		t.Fatal(pings, cmd.ProcessState)
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"sealos.io/devbox-helper/internal/msgpack"
@@ -34,8 +35,8 @@ type Request struct {
 	granted   int64
 	consumed  int64
 
-	incompressible int // DATA frames in a row that did not shrink
-	frames         int
+	incompressible atomic.Int32 // DATA frames in a row that did not shrink
+	frames         atomic.Int32
 }
 
 // Window is what the helper lets a client send ahead for each request.
@@ -155,13 +156,14 @@ func (r *Request) Raw(sub byte, payload []byte) error { return r.send(sub, paylo
 
 func (r *Request) send(sub byte, payload []byte, raw bool) error {
 	var flags byte
-	r.frames++
+	n := r.frames.Add(1)
 	// Contents that do not shrink are mostly followed by more of the same.
-	if r.conn.compress.Load() && (r.incompressible < 4 || r.frames%16 == 0) {
+	if r.conn.compress.Load() && (r.incompressible.Load() < 4 || n%16 == 0) {
 		if small := wire.Deflate(payload); small != nil {
-			payload, flags, r.incompressible = small, wire.FlagZlib, 0
+			payload, flags = small, wire.FlagZlib
+			r.incompressible.Store(0)
 		} else {
-			r.incompressible++
+			r.incompressible.Add(1)
 		}
 	}
 	if !r.stream.Data(sub, payload, flags, raw) {

@@ -10,7 +10,7 @@ import (
 // frames collects encoded events.
 type frames struct {
 	w       *watch
-	drained bool // the queue was empty when the flush began
+	drained bool // everything noted before the flush began is decided by it
 	done    [][]byte
 	buf     []byte
 	count   int
@@ -45,13 +45,13 @@ func (f *frames) decideOne(c *change) bool {
 	h.track.Lock()
 	defer h.track.Unlock()
 	now := f.look(path)
+	own, isOwn := f.w.own[path]
+	if isOwn && own.ours(now) {
+		return false
+	}
 	if now == nil && !gone && c.retries < maxRetries && f.w.queued() {
 		// The directory may have another name by now, of which the event is in the queue. Saying "gone" would lose it.
 		f.putOff(c)
-		return false
-	}
-	own, isOwn := f.w.own[path]
-	if isOwn && own.ours(now) {
 		return false
 	}
 	if c.from == nil || isOwn || now == nil {
@@ -79,6 +79,7 @@ func (f *frames) putOff(c *change) {
 		again.from = c.from
 	}
 	again.retries = c.retries + 1
+	f.drained = false // it is decided later, and what we left must be known then
 	if c.old != nil { // it will have been decided by then: only its name is needed
 		again.old = nil
 	}

@@ -276,7 +276,7 @@ func (w *watch) flush() bool {
 		f.overflow(&node{}, syscall.IN_UNMOUNT)
 	}
 	f.end()
-	if drained {
+	if f.drained {
 		w.forgetOwn(seen)
 	}
 	go func() {
