@@ -531,10 +531,8 @@ def test_a_mount_that_does_not_answer_is_called_hung(standin):
 
 
 def test_status_with_nothing_mounted(standin):
-    said = standin.devboxfs("status").stdout.decode()
-    # Root is shown every mount of the machine.
-    assert said == "Nothing is mounted.\n" or standin.account.is_root
-    assert str(standin.home) not in said
+    # Other mounts of this user may be there.
+    assert str(standin.home) not in standin.devboxfs("status").stdout.decode()
 
 
 def test_status_removes_the_sockets_of_dead_daemons(standin):

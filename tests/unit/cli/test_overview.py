@@ -62,6 +62,10 @@ def test_a_journal_whose_description_is_damaged_is_shown(tmp_path, journal, meta
     assert waiting.box == ""
 
 
+def test_rendering_nothing():
+    assert list(render(Overview([], []))) == ["Nothing is mounted."]
+
+
 def test_rendering():
     entries = [
         {
