@@ -450,12 +450,20 @@ class Flusher:
             for path in request.paths or ():
                 request.errno = request.errno or decision.hurt_paths.get(path, 0)
             if request.batch == batch.number:
+                if not request.paths and self.trouble is None and self._has_upto(request.upto):
+                    # Some of it waits again, and this one is for all of it.
+                    request.batch = 0
+                    continue
                 self._requests.remove(request)
                 request.finish(result.sync_errno)
             elif self.trouble is not None and request.errno:
                 # It will not get better soon.
                 self._requests.remove(request)
                 request.finish()
+
+    def _has_upto(self, upto: int) -> bool:
+        waiting = self.ledger.waiting
+        return bool(waiting) and waiting[0].seq <= upto
 
     # -- what goes next
 

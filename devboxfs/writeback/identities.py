@@ -1,8 +1,8 @@
 """How objects of a box are shown, across mounts: their inode numbers and change times.
 
-What an application saw of an object stays as it was when the object has been flushed, though the box
-gave it another inode and ctime; git compares both. The table is keyed by the box's inode number, and
-a row counts only while the object is still in the state that our flush left.
+What an application saw of an object stays as it was when the object has been flushed, though the
+box gave it another inode and ctime; git compares both. The table is keyed by the box's inode
+number, and a row counts only while the object is still in the state that our flush left.
 
 Inode numbers of our own begin at 2^48. They are handed out in blocks: the end of a block is on disk
 before its first number is given, so that a crash never gives one twice.
@@ -138,8 +138,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
     try:
         path.chmod(0o600)
-        # NORMAL: a commit in WAL mode survives the death of the process; FULL for the counter is not
-        # worth its price, for without power the kernel's caches of inode numbers are gone as well.
+        # NORMAL: a commit in WAL mode survives the death of the process; FULL for the counter is
+        # not worth its price, for without power the kernel's caches of inode numbers are gone as
+        # well.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
