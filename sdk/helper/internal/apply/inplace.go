@@ -131,7 +131,7 @@ func (r *run) dirtime(o *operation) *root.Attr {
 		return nil
 	}
 	defer syscall.Close(fd)
-	if found.IsDir() && found.Mtime < *o.mtime {
+	if found.IsDir() && found.Mtime != *o.mtime {
 		sys.Utimensat(fd, "", sys.Omit, sys.Timespec(*o.mtime), 0)
 	}
 	attr, err := p.look()
