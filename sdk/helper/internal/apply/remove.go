@@ -61,6 +61,9 @@ func (r *run) remove(o *operation) error {
 		}
 		return err
 	}
+	if err == syscall.ENOENT && o.pre.kind != preNone {
+		return conflict(syscall.ENOENT, nil) // gone since it was looked at
+	}
 	if err != nil {
 		return err
 	}
@@ -98,6 +101,9 @@ func (r *run) rmdir(o *operation) error {
 	// Only an empty directory can go, so nothing foreign is lost if it was replaced just now.
 	err = sys.Unlinkat(p.fd, p.name, sys.AtRemovedir)
 	pass("changed")
+	if err == syscall.ENOENT && o.pre.kind != preNone {
+		return conflict(syscall.ENOENT, nil)
+	}
 	if err == nil {
 		r.dirs.moved(p.path)
 		r.track.Left(p.path, nil)
@@ -155,6 +161,9 @@ func (r *run) rename(o *operation) (attr, other *root.Attr, err error) {
 	}
 	kept := r.displaced
 	err = r.publishRename(o, private{from.fd, from.name}, to, target)
+	if err == syscall.ENOENT && (o.sourcePre.kind != preNone || o.pre.kind != preNone) {
+		err = conflict(syscall.ENOENT, nil)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

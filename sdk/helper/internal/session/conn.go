@@ -56,6 +56,7 @@ type Conn struct {
 	pings     chan []byte
 	arrived   atomic.Int64 // when the last frame came, in ns of the monotonic clock
 	heartbeat atomic.Int64
+	paced     chan struct{} // the heartbeat was set
 	start     time.Time
 }
 
@@ -68,7 +69,7 @@ const (
 // New returns a connection; nothing is sent yet.
 func New(config Config) *Conn {
 	c := &Conn{config: config, out: wire.NewWriter(config.Out, defaultWindow), requests: map[uint32]*Request{}}
-	c.pings = make(chan []byte, 16)
+	c.pings, c.paced = make(chan []byte, 16), make(chan struct{}, 1)
 	c.heartbeat.Store(int64(defaultHeartbeat))
 	c.start = time.Now()
 	return c
@@ -148,6 +149,7 @@ func (c *Conn) hello(payload []byte) int {
 	}
 	if h := v.Get("heartbeat_ms"); h.Kind == msgpack.Int && h.Int > 0 && h.Int <= 1<<31 {
 		c.heartbeat.Store(int64(max(time.Duration(h.Int)*time.Millisecond, shortest)))
+		c.paced <- struct{}{}
 	}
 	c.compress.Store(v.Get("compress").Kind == msgpack.Bool && v.Get("compress").Int != 0)
 	return ExitEOF
@@ -277,7 +279,11 @@ func (c *Conn) beat(dead chan<- int) {
 	lastSent := time.Now()
 	for {
 		interval := time.Duration(c.heartbeat.Load())
-		time.Sleep(min(interval/4, time.Second))
+		select {
+		case <-time.After(min(interval/4, time.Second)):
+		case <-c.paced:
+			continue
+		}
 		if c.out.TakeSent() {
 			lastSent = time.Now()
 		}
