@@ -120,10 +120,9 @@ func (e *Env) ReadMany(r *session.Request) ([]byte, error) {
 		b := msgpack.AppendInt(msgpack.AppendArray(records.Value(), 4), int64(i))
 		b = root.AppendAttr(msgpack.AppendInt(b, int64(session.Errno(err))), attr)
 		if err != nil {
-			b = msgpack.AppendNil(b)
-		} else {
-			b = msgpack.AppendBin(b, content)
+			content = nil // the element stays a bin, empty
 		}
+		b = msgpack.AppendBin(b, content)
 		if err := records.Done(b); err != nil {
 			return nil, err
 		}
