@@ -102,6 +102,7 @@ class Metadata:
             gid=wanted.gid,
             atime_ns=wanted.atime_ns,
             mtime_ns=wanted.mtime_ns,
+            is_dir=node.is_dir,
         )
         self.pending.append(operation, (node,))
 
@@ -206,6 +207,7 @@ class Metadata:
                 base=self.pending.base(node),
                 name=name,
                 data=value,
+                is_dir=node.is_dir,
             )
             self.pending.append(operation, (node,))
         if node.xattrs is None:

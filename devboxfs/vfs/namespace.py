@@ -250,11 +250,13 @@ class Namespace:
             base=self.pending.base(node),
             other=source.child_path(old),
             flags=flags,
+            is_dir=node.is_dir,
         )
         nodes: tuple[Node, ...] = (node,)
         if there is not None:
             operation.replaced = self.pending.oid(there)
             operation.replaced_base = self.pending.base(there)
+            operation.replaced_is_dir = there.is_dir
             nodes = (node, there)
         move = node.is_dir or (there is not None and there.is_dir and bool(flags & RENAME_EXCHANGE))
         self.pending.append(operation, nodes, ((source, old), (target, new)), move=move)
