@@ -19,8 +19,7 @@ from hypothesis.stateful import (
 from tests.fuse.conftest import Place
 from tests.support.accounts import Account
 from tests.support.posix import RENAME_EXCHANGE, RENAME_NOREPLACE, outcome, renameat2
-from tests.support.trees import differences
-from tests.support.waiting import wait_until
+from tests.support.trees import differences, wait_until_equal
 
 # Few names, so that sequences meet: files become directories, links lose their targets.
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -207,7 +206,7 @@ def check(place: Place, examples: int, steps: int, *, derandomize: bool) -> None
             suppress_health_check=list(HealthCheck),
         ),
     )
-    wait_until(lambda: differences(place.mount, place.box) == [], timeout=20, what="in the box")
+    wait_until_equal(place.mount, place.box, timeout=20)
 
 
 def test_any_sequence_of_calls(account: Account, place: Place) -> None:

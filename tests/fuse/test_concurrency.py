@@ -9,8 +9,7 @@ from pathlib import Path
 from tests.fuse.conftest import Place
 from tests.support.accounts import Account, can_run_python
 from tests.support.commands import kill_group, shown
-from tests.support.trees import differences
-from tests.support.waiting import wait_until
+from tests.support.trees import wait_until_equal
 
 CHECKOUT = Path(__file__).parents[2]
 WORKERS = 8
@@ -45,7 +44,7 @@ def test_eight_processes_in_one_directory(account: Account, place: Place) -> Non
         names = [name for name in os.listdir(top) if not name.startswith("common")]
         assert sorted(names) == sorted(models)
         assert {name: (top / name).read_text() for name in names} == models
-    wait_until(lambda: differences(place.mount, place.box) == [], timeout=10, what="in the box")
+    wait_until_equal(place.mount, place.box, timeout=10)
 
 
 def test_one_writes_and_others_read(account: Account, place: Place) -> None:

@@ -15,8 +15,7 @@ import pytest
 from tests.fuse.conftest import Place
 from tests.support.accounts import Account
 from tests.support.posix import opened, outcome
-from tests.support.trees import differences
-from tests.support.waiting import wait_until
+from tests.support.trees import differences, wait_until_equal
 
 READ, WRITE, BOTH = os.O_RDONLY, os.O_WRONLY, os.O_RDWR
 CREATE, EXCLUSIVE, TRUNCATE, APPEND = os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND
@@ -278,7 +277,7 @@ def test_files_behave_as_on_a_tmpfs(
 ) -> None:
     assert scenario(place.mount) == scenario(place.local)
     assert differences(place.mount, place.local, times="") == []
-    wait_until(lambda: differences(place.mount, place.box) == [], timeout=10, what="in the box")
+    wait_until_equal(place.mount, place.box, timeout=10)
 
 
 def test_a_sparse_file_of_5_gib(account: Account, place: Place) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.fuse.conftest import Place
 from tests.support.accounts import Account
 from tests.support.posix import RENAME_EXCHANGE, RENAME_NOREPLACE, opened, outcome, renameat2
-from tests.support.trees import differences
+from tests.support.trees import differences, wait_until_equal
 from tests.support.waiting import wait_until
 
 
@@ -247,7 +247,7 @@ def test_names_behave_as_on_a_tmpfs(
     there.mkdir()
     assert scenario(here) == scenario(there)
     assert differences(place.mount, place.local, times="") == []
-    wait_until(lambda: differences(place.mount, place.box) == [], timeout=10, what="in the box")
+    wait_until_equal(place.mount, place.box, timeout=10)
 
 
 def test_listing_while_names_come_and_go(account: Account, place: Place) -> None:

@@ -16,7 +16,7 @@ from tests.fuse.conftest import MakeBox, Place
 from tests.support.accounts import Account
 from tests.support.commands import run
 from tests.support.mounts import PLAIN
-from tests.support.trees import differences, fill, fill_with_oddities
+from tests.support.trees import differences, fill, fill_with_oddities, wait_until_equal
 from tests.support.waiting import wait_until
 
 BOUND = 5.0
@@ -178,7 +178,7 @@ def test_a_tree_appears(known: Place, account: Account, seen: Seen) -> None:
     fill(built, seed=31, files=300, directories=40)
     fill_with_oddities(built)
     run("cp", "-a", built, known.box / "missing")
-    seen(lambda: differences(built, known.mount / "missing") == [])
+    wait_until_equal(built, known.mount / "missing", timeout=BOUND)
 
 
 def test_a_tree_is_moved(known: Place, account: Account, seen: Seen) -> None:
@@ -188,7 +188,7 @@ def test_a_tree_is_moved(known: Place, account: Account, seen: Seen) -> None:
     assert differences(known.mount / "directory", known.local / "copy") == []
     (known.box / "directory").rename(known.box / "moved")
     seen(lambda: not (known.mount / "directory").exists())
-    seen(lambda: differences(known.local / "copy", known.mount / "moved") == [])
+    wait_until_equal(known.local / "copy", known.mount / "moved", timeout=BOUND)
     # What happens in it afterwards is seen, too: it is watched under its new name.
     (known.box / "moved" / "later").write_bytes(b"later")
     seen(lambda: (known.mount / "moved" / "later").read_bytes() == b"later")
@@ -225,7 +225,7 @@ def test_many_changes_in_a_row_end_in_the_last_state(
             path.unlink(missing_ok=True)
         elif path.exists():
             path.rename(top / f"file{random_.randrange(60)}")
-    seen(lambda: differences(top, known.mount / "directory", times="-l") == [])
+    wait_until_equal(top, known.mount / "directory", timeout=BOUND, times="-l")
 
 
 def test_both_sides_work_in_one_directory(known: Place, account: Account, seen: Seen) -> None:
@@ -238,7 +238,7 @@ def test_both_sides_work_in_one_directory(known: Place, account: Account, seen: 
         if number % 3 == 1:
             (known.box / "directory" / f"there{number}").unlink()
     known.sync()
-    seen(lambda: differences(known.box, known.mount, times="-l") == [])
+    wait_until_equal(known.box, known.mount, timeout=BOUND, times="-l")
     assert len(os.listdir(known.mount / "directory")) == 201
 
 

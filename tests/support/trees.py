@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import wait_until
+
 _WORDS = [
     "alpha",
     "beta",
@@ -140,3 +142,19 @@ def differences(one: Path, other: Path, times: str = "dl-") -> list[str]:
         if left.get(name) != right.get(name):
             lines.append(f"{os.fsdecode(name)!r}: {left.get(name)} / {right.get(name)}")
     return lines[:20]
+
+
+def wait_until_equal(one: Path, other: Path, *, timeout: float = 10, times: str = "dl-") -> float:
+    """Wait until two trees are equal; returns the seconds that it took."""
+    last: list[str] = []
+
+    def equal() -> bool:
+        last[:] = differences(one, other, times)
+        return not last
+
+    try:
+        _, seconds = wait_until(equal, timeout=timeout, interval=0.05)
+    except AssertionError:
+        lines = "\n".join(last)
+        raise AssertionError(f"After {timeout} s {one} and {other} differ:\n{lines}") from None
+    return seconds
