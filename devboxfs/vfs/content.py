@@ -113,7 +113,9 @@ class Content:
             raise oserror(errno.EACCES)
         if accmode != os.O_RDONLY:
             self._check_writable(False)
-        if flags & os.O_TRUNC and accmode != os.O_RDONLY:
+        if flags & os.O_TRUNC:  # with O_RDONLY too, as on every Linux file system
+            if not self.user.may(node, WRITE):
+                raise oserror(errno.EACCES)
             self.truncate(node, 0)
         return self._opened(node, flags)
 
