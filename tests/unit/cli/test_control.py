@@ -264,7 +264,7 @@ async def test_a_logout_takes_the_socket_away_and_it_comes_back(config, tmp_path
             assert "result" in await lines.next()
             shutil.rmtree(first.parent)
             with trio.fail_after(60):
-                while not sockets(places):  # noqa: ASYNC110 - the clock is a mock
+                while not sockets(places):
                     await trio.sleep(1)
             assert sockets(places) == [server.path] == list(places[1].glob("*.sock"))
             # Who was connected still is.
