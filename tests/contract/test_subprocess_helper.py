@@ -48,9 +48,6 @@ class TestFlakyAndDelayed(TransportContract):
                 yield transport
 
 
-# ------------------------------------------------------------------------------ connecting
-
-
 async def connect(channel, **options) -> None:
     options = {"compress": False, "connect_timeout": 5.0, **options}
     async with open_helper_transport(channel, **options):
@@ -101,9 +98,6 @@ async def test_a_banner_is_skipped():
     await Peer(theirs).greet()
     async with open_helper_transport(ours, compress=False) as transport:
         assert transport.peer.hostname == "box"
-
-
-# -------------------------------------------------------------------------------- breaking
 
 
 async def test_a_killed_helper(tmp_path):

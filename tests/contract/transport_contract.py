@@ -85,16 +85,12 @@ class TransportContract:
         if capability not in transport.peer.capabilities:
             pytest.skip(f"the transport has no {capability}")
 
-    # -------------------------------------------------------------------------------- who is it
-
     async def test_the_peer_introduces_itself(self, transport, root):
         peer = transport.peer
         assert peer.root == os.fsencode(root)
         assert peer.uid == os.getuid()
         assert peer.root_attr.is_dir
         assert transport.free_space[0] > 0
-
-    # ---------------------------------------------------------------------------------- reading
 
     async def test_stat(self, transport, root):
         (root / "file").write_bytes(b"hello")
@@ -344,8 +340,6 @@ class TransportContract:
             await transport.getxattr(b"file", b"user.shape")
         assert caught.value.errno == errno.ENODATA
 
-    # --------------------------------------------------------------------------------- changing
-
     async def test_apply_every_kind_of_change(self, transport, root):
         self.require(transport, "apply")
         (root / "doomed").touch()
@@ -538,8 +532,6 @@ class TransportContract:
         assert sizes == [2_000_000]
         await transport.detach(journal)
 
-    # -------------------------------------------------------------------------- watching, running
-
     async def test_watch(self, transport, root):
         self.require(transport, "watch")
         async with transport.watch(walk=True) as stream:
@@ -673,8 +665,6 @@ class TransportContract:
         with anyio.fail_after(20):
             while is_running(pid):
                 await transport.stat(b"")
-
-    # ----------------------------------------------------------------------------- many at once
 
     async def test_a_thousand_calls_at_once(self, transport, root):
         for number in range(100):

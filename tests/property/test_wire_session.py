@@ -80,8 +80,6 @@ class SessionMachine(RuleBasedStateMachine):
         self.failed = False
         self.session.receive_data(welcome(window=HELPER_WINDOW, max_requests=MAX_REQUESTS), 0.0)
 
-    # ------------------------------------------------------------------------ the caller's side
-
     @rule(target=asked, kind=st.sampled_from(["call", "stream", "bulk", "batch", "command"]))
     def ask(self, kind):
         options: dict[str, object] = {
@@ -129,8 +127,6 @@ class SessionMachine(RuleBasedStateMachine):
             if mine.exchange.id in self.order:
                 self.order.remove(mine.exchange.id)
         self.session.cancel(mine.exchange)
-
-    # ----------------------------------------------------------------------- the helper's side
 
     @rule()
     def transmit(self):
@@ -241,8 +237,6 @@ class SessionMachine(RuleBasedStateMachine):
         if not self.failed:
             self.session._last_received = self.now
             self.session.tick(self.now)
-
-    # -------------------------------------------------------------------------------- at all times
 
     @invariant()
     def books_agree(self):

@@ -194,8 +194,6 @@ class ClientSession:
         )
         self._control.append(frames.encode(frames.HELLO, 0, messages.encode(hello)))
 
-    # ------------------------------------------------------------------ what the caller asks for
-
     def open(
         self,
         op: str,
@@ -327,8 +325,6 @@ class ClientSession:
                 exchange.on_change()
             if exchange.on_room is not None:
                 exchange.on_room()
-
-    # --------------------------------------------------------------------------- what to send
 
     @property
     def wants_write(self) -> bool:
@@ -483,8 +479,6 @@ class ClientSession:
         if exchange.bulk:
             exchange.reserved += missing
             self.window.reserve(missing, now)
-
-    # ------------------------------------------------------------------------ what was received
 
     @property
     def noise(self) -> bytes:
@@ -665,8 +659,6 @@ class ClientSession:
         frames.PING: _on_ping,
         frames.PONG: _on_pong,
     }
-
-    # --------------------------------------------------------------------------------- liveness
 
     def next_tick(self) -> float:
         """When tick() is due."""

@@ -11,13 +11,13 @@ No await between looking at an exchange and waiting for it.
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Final
 
 import anyio
-from anyio.abc import TaskStatus
 
-from sealos_devbox._protocol.session import ClientSession, Exchange
+from sealos_devbox._protocol.session import ClientSession, Exchange, RequestTooLargeError
 from sealos_devbox._transport.base import ByteChannel
 from sealos_devbox._version import __version__
 from sealos_devbox.errors import (
@@ -56,7 +56,6 @@ class HelperConnection:
         self._greeted = anyio.Event()
         self._idle: anyio.Event | None = None
         self._scope = anyio.CancelScope(shield=True)
-        self._started = False
         self._stopped = anyio.Event()
         self._closing: anyio.Event | None = None
 
@@ -68,7 +67,35 @@ class HelperConnection:
             raise RuntimeError("the helper has not answered yet")
         return peer
 
-    # ------------------------------------------------------------------------------- exchanges
+    def open(
+        self,
+        op: str,
+        *args: object,
+        collect: bool = True,
+        expected: int | None = None,
+        bulk: bool = False,
+        endless: bool = False,
+        ordered: bool = False,
+        cancellable: bool = True,
+    ) -> Exchange:
+        """Queue a request as ClientSession.open() does.
+
+        Raises BoxFileError (E2BIG) when it does not fit into a frame.
+        """
+        try:
+            return self.session.open(
+                op,
+                *args,
+                now=anyio.current_time(),
+                collect=collect,
+                expected=expected,
+                bulk=bulk,
+                endless=endless,
+                ordered=ordered,
+                cancellable=cancellable,
+            )
+        except RequestTooLargeError as error:
+            raise file_error(errno.E2BIG, None) from error
 
     def kick(self) -> None:
         """Wake the writer if there is something to send.
@@ -139,14 +166,10 @@ class HelperConnection:
             text = f"{text}; it said: {said}"
         return ProtocolError(text) if isinstance(failure, ProtocolError) else TransportError(text)
 
-    # ------------------------------------------------------------------------------------ tasks
-
-    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Move bytes until the connection ends; raises nothing."""
+    async def serve(self) -> None:
+        """Move bytes until the connection ends; raises nothing. To be started before aclose()."""
         try:
             with self._scope:
-                self._started = True
-                task_status.started()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._read)
                     tasks.start_soon(self._write)
@@ -183,8 +206,7 @@ class HelperConnection:
         self._fail(TransportError("the connection was closed"))
         try:
             with anyio.move_on_after(CLOSE_WAIT, shield=True):
-                if self._started:
-                    await self._stopped.wait()
+                await self._stopped.wait()
                 await self.channel.aclose()
         finally:
             self._closing.set()

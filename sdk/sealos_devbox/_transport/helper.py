@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import errno
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -13,13 +12,13 @@ import anyio.lowlevel
 from msgspec.msgpack import Decoder
 
 from sealos_devbox._protocol import messages
-from sealos_devbox._protocol.session import Exchange, RequestTooLargeError
+from sealos_devbox._protocol.session import Exchange
 from sealos_devbox._transport.base import ByteChannel, CommandStream, RecordStream
 from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox._transport.streams import Command, Records
 from sealos_devbox._transport.upload import send_batch
 from sealos_devbox.batch import Batch
-from sealos_devbox.errors import CapabilityError, ProtocolError, file_error
+from sealos_devbox.errors import CapabilityError, ProtocolError
 from sealos_devbox.types import (
     ApplyResult,
     Attributes,
@@ -60,8 +59,9 @@ async def open_helper_transport(
     connection = HelperConnection(channel, compress=compress, heartbeat=heartbeat)
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
+    # Not start(): cancelled in it, anyio waits for the task, which is shielded.
+    tasks.start_soon(connection.serve)
     try:
-        await tasks.start(connection.serve)
         await connection.greet(connect_timeout)
         yield HelperTransport(connection, compress=compress)
     finally:
@@ -106,8 +106,6 @@ class HelperTransport:
         """(free bytes, free inodes, statvfs flags) as last heard; no round trip."""
         return self._session.free_space
 
-    # --------------------------------------------------------------------------------- reading
-
     async def stat(
         self, path: bytes, *, follow: bool = False, after: int = 0
     ) -> tuple[int, Attributes]:
@@ -126,7 +124,7 @@ class HelperTransport:
         answers: list[Attributes | int | None] = [None] * len(paths)
         try:
             for first, part in _parts(paths, [len(path) + 5 for path in paths]):
-                exchanges.append((first, self._open("stat_many", part, follow)))
+                exchanges.append((first, self._connection.open("stat_many", part, follow)))
             for first, exchange in exchanges:
                 await self._connection.wait_done(exchange)
                 self._connection.outcome(exchange, None)
@@ -145,7 +143,7 @@ class HelperTransport:
         self, path: bytes, *, follow: bool = False, after: int = 0
     ) -> tuple[int, Attributes, builtins.list[tuple[bytes, Attributes]]]:
         """Return (event, attributes of the directory, entries)."""
-        exchange = self._open("list", path, after, follow)
+        exchange = self._connection.open("list", path, after, follow)
         reply = await self._finish(messages.ATTR_REPLY, path, exchange)
         entries: list[tuple[bytes, Attributes]] = []
         for record in await self._records(messages.LIST_RECORD, exchange):
@@ -158,7 +156,7 @@ class HelperTransport:
             self._connection,
             path,
             messages.DIRECTORY_RECORDS,
-            lambda: [self._open("snapshot", path, max_depth, collect=False)],
+            lambda: [self._connection.open("snapshot", path, max_depth, collect=False)],
             _as_they_are,
         )
 
@@ -176,7 +174,7 @@ class HelperTransport:
         if version is not None:
             left = max(0, version.size - offset)
             expected = left if expected is None else min(expected, left)
-        exchange = self._open(
+        exchange = self._connection.open(
             "read",
             path,
             version,
@@ -205,7 +203,7 @@ class HelperTransport:
 
         def start() -> builtins.list[Exchange]:
             return [
-                self._open("read_many", part, max_each, follow, collect=False, bulk=True)
+                self._connection.open("read_many", part, max_each, follow, collect=False, bulk=True)
                 for _, part in parts
             ]
 
@@ -224,7 +222,7 @@ class HelperTransport:
         self, path: bytes, *, version: Version | None = None, follow: bool = False
     ) -> tuple[int, Attributes]:
         """Return (handle, attributes); the handle pins the file until close()."""
-        exchange = self._open("open", path, version, follow)
+        exchange = self._connection.open("open", path, version, follow)
         exchange.on_late_reply = self._close_late
         taken = False
         try:
@@ -237,13 +235,15 @@ class HelperTransport:
 
     async def pread(self, handle: int, offset: int, length: int) -> tuple[Attributes, bytes]:
         """Read from a handle; short at the end of the file."""
-        exchange = self._open("pread", handle, offset, length, expected=length, bulk=True)
+        exchange = self._connection.open(
+            "pread", handle, offset, length, expected=length, bulk=True
+        )
         reply = await self._finish(messages.ATTR_REPLY, None, exchange)
         return reply.result, _content(exchange)
 
     async def close(self, handle: int) -> None:
         """Release a handle; done also when the call is cancelled."""
-        exchange = self._open("close", handle, cancellable=False)
+        exchange = self._connection.open("close", handle, cancellable=False)
         await self._finish(messages.ANY_REPLY, None, exchange)
 
     async def readlink(self, path: bytes) -> bytes:
@@ -258,7 +258,7 @@ class HelperTransport:
         self, path: bytes, *, offset: int = 0, length: int = -1, block: int = 0
     ) -> tuple[Attributes, builtins.list[bytes]]:
         """Return (attributes, SHA-256 digests): one, or one per block of `block` bytes."""
-        exchange = self._open("hash", path, offset, length, block)
+        exchange = self._connection.open("hash", path, offset, length, block)
         reply = await self._finish(messages.ATTR_REPLY, path, exchange)
         digests: list[bytes] = []
         for record in await self._records(messages.DIGESTS, exchange):
@@ -273,8 +273,6 @@ class HelperTransport:
         """Return the names of the extended attributes."""
         return (await self._call(messages.NAMES_REPLY, path, "listxattr", path)).result
 
-    # -------------------------------------------------------------------------------- changing
-
     async def apply(self, batch: Batch) -> ApplyResult:
         """Apply a batch; returns its outcomes, failed operations included.
 
@@ -283,7 +281,7 @@ class HelperTransport:
         call leaves open whether the batch was applied: not if its contents were not sent whole.
         """
         self._require("apply")
-        exchange = self._open(
+        exchange = self._connection.open(
             "apply",
             batch.journal,
             batch.incarnation,
@@ -335,8 +333,6 @@ class HelperTransport:
         """syncfs(2) in the box; returns the durable batch."""
         return (await self._call(messages.INT_REPLY, None, "sync")).result
 
-    # ------------------------------------------------------------------------- watching, running
-
     def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
         """Stream events.
 
@@ -347,7 +343,7 @@ class HelperTransport:
             self._connection,
             path,
             messages.EVENTS,
-            lambda: [self._open("watch", path, walk, collect=False, endless=True)],
+            lambda: [self._connection.open("watch", path, walk, collect=False, endless=True)],
             _as_they_are,
         )
 
@@ -371,37 +367,9 @@ class HelperTransport:
         """Close the channel; running requests end with TransportError. Safe to call twice."""
         await self._connection.aclose()
 
-    # -------------------------------------------------------------------------------- plumbing
-
     def _require(self, capability: str) -> None:
         if capability not in self.peer.capabilities:
             raise CapabilityError(f"the helper in this box cannot do that: no {capability}")
-
-    def _open(
-        self,
-        op: str,
-        *args: object,
-        collect: bool = True,
-        expected: int | None = None,
-        bulk: bool = False,
-        endless: bool = False,
-        ordered: bool = False,
-        cancellable: bool = True,
-    ) -> Exchange:
-        try:
-            return self._session.open(
-                op,
-                *args,
-                now=anyio.current_time(),
-                collect=collect,
-                expected=expected,
-                bulk=bulk,
-                endless=endless,
-                ordered=ordered,
-                cancellable=cancellable,
-            )
-        except RequestTooLargeError as error:
-            raise file_error(errno.E2BIG, None) from error
 
     async def _finish(
         self, decoder: Decoder[messages.Reply[T]], path: bytes | None, exchange: Exchange
@@ -412,7 +380,7 @@ class HelperTransport:
     async def _call(
         self, decoder: Decoder[messages.Reply[T]], path: bytes | None, op: str, *args: object
     ) -> messages.Reply[T]:
-        return await self._finish(decoder, path, self._open(op, *args))
+        return await self._finish(decoder, path, self._connection.open(op, *args))
 
     async def _records(self, decoder: Decoder[T], exchange: Exchange) -> builtins.list[T]:
         """Decode what was collected, without holding up the event loop."""
@@ -429,7 +397,7 @@ class HelperTransport:
     def _close_late(self, reply: bytes) -> None:
         """Release a handle that nobody waits for any more."""
         handle = messages.decode(messages.OPEN_REPLY, reply).result.handle
-        self._connection.cancel(self._open("close", handle, cancellable=False))
+        self._connection.cancel(self._connection.open("close", handle, cancellable=False))
 
 
 def _as_they_are(_: int, records: builtins.list[T]) -> builtins.list[T]:

@@ -170,9 +170,7 @@ class Command:
 
     async def __aenter__(self) -> Self:
         """Start."""
-        self._exchange = self._connection.session.open(
-            "exec", *self._args, now=anyio.current_time(), collect=False, endless=True
-        )
+        self._exchange = self._connection.open("exec", *self._args, collect=False, endless=True)
         self._connection.kick()
         await anyio.lowlevel.cancel_shielded_checkpoint()
         return self

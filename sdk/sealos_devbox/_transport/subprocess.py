@@ -82,15 +82,17 @@ class SubprocessChannel:
                 os.set_blocking(ours, False)
             for pipe in (in_write, out_read):
                 _enlarge(pipe)
-            process = await anyio.open_process(
-                [os.fsdecode(argument) for argument in argv],
-                stdin=in_read,
-                stdout=out_write,
-                stderr=err_write,
-                env=env,
-                cwd=cwd,
-                start_new_session=True,
-            )
+            # Shielded: starting is short, and a process that nobody has got hold of is not ended.
+            with anyio.CancelScope(shield=True):
+                process = await anyio.open_process(
+                    [os.fsdecode(argument) for argument in argv],
+                    stdin=in_read,
+                    stdout=out_write,
+                    stderr=err_write,
+                    env=env,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
         except BaseException as error:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -39,9 +39,6 @@ def new_session(**options: object) -> ClientSession:
     return ClientSession(**{**defaults, **options})  # type: ignore[arg-type]
 
 
-# ---------------------------------------------------------------------------------- handshake
-
-
 def test_hello_comes_first_and_requests_wait_for_welcome():
     session = new_session()
     exchange = session.open("stat", b"a", False, 0, now=0.0)
@@ -102,9 +99,6 @@ def test_the_mark_one_byte_too_late():
 def test_refuses_another_greeting(raw, match):
     with pytest.raises(ProtocolError, match=match):
         new_session().receive_data(raw, 0.0)
-
-
-# ---------------------------------------------------------------------------------- one request
 
 
 def test_reply_and_data():
@@ -168,9 +162,6 @@ def test_a_request_that_does_not_fit():
     with pytest.raises(RequestTooLargeError):
         session.open("stat", b"x" * 131072, False, 0, now=0.0)
     assert not written(session)
-
-
-# --------------------------------------------------------------------------------- flow control
 
 
 def test_more_data_than_was_granted():
@@ -257,9 +248,6 @@ def test_a_compressed_frame_is_never_split():
     [frame] = written(session)
     assert bytes(frame.payload) == b"the same again " * 1000
     assert frame.wire_size == len(packed)
-
-
-# ----------------------------------------------------------------------------------- scheduling
 
 
 def test_control_frames_before_data_and_no_write_too_large():
@@ -357,9 +345,6 @@ def test_ids_in_use_are_skipped():
     assert (one.id, other.id) == (0xFFFFFFFF, 1)
 
 
-# ----------------------------------------------------------------------------------- cancelling
-
-
 def test_cancel_before_it_was_sent():
     session = new_session()
     for options in ({}, {"bulk": True}, {"ordered": True}):
@@ -405,9 +390,6 @@ def test_what_cannot_be_cancelled_is_sent_all_the_same():
     session.receive_data(reply(request.id), 0.0)
 
 
-# --------------------------------------------------------------------------------------- events
-
-
 def test_events_wait_for_who_watches():
     session = greeted()
     watch = session.open("watch", b"", False, now=0.0, collect=False, endless=True)
@@ -433,9 +415,6 @@ def test_events_that_nobody_takes_become_an_overflow():
     following = [unpack(payload)[0][0] for _, payload in taken[1:]]
     assert following == list(range(last + 1, 201))
     assert watch.queued_bytes == 0
-
-
-# ------------------------------------------------------------------------------------- liveness
 
 
 def test_answers_a_ping_and_learns_from_a_pong():
@@ -475,9 +454,6 @@ def test_whatever_arrives_is_a_sign_of_life():
     session = greeted()
     session.receive_data(b"\0", 25.0)
     session.tick(54.0)
-
-
-# ----------------------------------------------------------------------------------------- ends
 
 
 def test_a_failure_reaches_every_exchange_now_and_later():
