@@ -191,6 +191,8 @@ class Flusher:
                 try:
                     if await self._step(transport, senders, now):
                         continue
+                except BoxFileError as error:
+                    self._set_back(transport, error)
                 except DevboxError as error:
                     self._broken = error
                     break
@@ -199,6 +201,22 @@ class Flusher:
                     self._local_failure(error)
             with trio.move_on_after(self._sleep()):
                 await self._wake.wait()
+
+    def _set_back(self, transport: FileTransport, error: BoxFileError) -> None:
+        """The box does not attach or sync the journal: another connection would not change that."""
+        number = error.errno or errno.EIO
+        self.attached = False
+        self._begin_trouble(number, transport.free_space[0])
+        if self.trouble is not None:
+            self._pause_until = self.trouble.retry_at
+        for request in list(self._requests):
+            self._requests.remove(request)
+            request.finish(number)
+        self._give_signal()
+
+    def _give_signal(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
 
     async def _step(self, transport: FileTransport, senders: trio.Nursery, now: float) -> bool:
         """Do one thing that is due; returns whether there may be more."""
@@ -282,6 +300,7 @@ class Flusher:
                 self._requests.remove(request)
                 request.finish(why)
         self._begin_trouble(why, transport.free_space[0])
+        self._give_signal()
         return True
 
     async def _send(self, transport: FileTransport, senders: trio.Nursery, batch: InFlight) -> None:
@@ -416,8 +435,7 @@ class Flusher:
         ledger.note_durable(result.durable)
         self._answer(batch, result, decision)
         self._idle_since = self._monotonic()
-        self._progress.set()
-        self._progress = trio.Event()
+        self._give_signal()
 
     def _note_trouble(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
         trouble, listener = self.trouble, self.listener
@@ -615,8 +633,7 @@ class Flusher:
             await transport.detach(ledger.journal.ident)
             self.detached = True
             self.attached = False
-            self._progress.set()
-            self._progress = trio.Event()
+            self._give_signal()
         elif now - self._idle_since >= self._limits.durable_after:
             self._idle_since = now
             ledger.note_durable(await transport.sync())

@@ -151,10 +151,16 @@ class Place:
 
     directory: Path
     limits: Limits = field(default_factory=Limits)
+    box_top: Path | None = None
+    """Where the box and the helper's state are, if not beside the mounts."""
+
+    @property
+    def top(self) -> Path:
+        return self.box_top or self.directory
 
     @property
     def box(self) -> Path:
-        return self.directory / "box"
+        return self.top / "box"
 
     @property
     def mounts(self) -> Path:
@@ -166,7 +172,7 @@ class Place:
         )
 
     def link(self) -> BoxLink:
-        return BoxLink(self.box, self.directory / "helper-state")
+        return BoxLink(self.box, self.top / "helper-state")
 
     @asynccontextmanager
     async def mounted(self) -> AsyncIterator[Mounted]:
