@@ -267,8 +267,11 @@ def test_listing_while_names_come_and_go(account: Account, place: Place) -> None
     assert [name for name in seen if name in stay] != []
     assert sorted(name for name in seen if name in stay) == sorted(stay)
     assert len(set(seen)) == len(seen)
+    for path in place.mount.glob("go*"):
+        path.unlink()
     now = sorted(os.listdir(place.mount))
     assert now == sorted(stay | {name for name in now if name.startswith("new")})
+    assert len(now) > len(stay)
     wait_until(lambda: sorted(os.listdir(place.box)) == now, timeout=10)
 
 

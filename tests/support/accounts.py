@@ -49,7 +49,7 @@ class Account:
         if self.uid == LAUNCHER:
             return []
         ids = [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
-        return ["setpriv", *ids, *_reach(self.uid, self.gid), "--"]
+        return ["setpriv", *ids, *as_launcher(_reach, self.uid, self.gid), "--"]
 
     def perform(self, function: Callable[..., T], *arguments: object, **named: object) -> T:
         """Call `function` with the credentials of this account and return what it returns."""
