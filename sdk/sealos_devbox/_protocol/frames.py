@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
 from typing import Final, NamedTuple
 
 from sealos_devbox.errors import ProtocolError
@@ -136,7 +137,7 @@ class FrameParser:
     def __init__(self) -> None:
         self._view = memoryview(b"")
         self._position = 0
-        self._later: list[bytes | memoryview] = []
+        self._later: deque[memoryview] = deque()
         self._later_size = 0
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -147,7 +148,7 @@ class FrameParser:
         else:
             # Joined once the frame is complete, so that a frame which comes in many small pieces is
             # not copied for each of them.
-            self._later.append(data)
+            self._later.append(memoryview(data))
             self._later_size += len(data)
 
     def next_frame(self) -> Frame | None:
@@ -170,7 +171,12 @@ class FrameParser:
                 needed = HEADER_SIZE + length
             if available + self._later_size < needed:
                 return None
-            self._join()
+            if available:
+                self._join(needed)
+            else:
+                self._view = self._later.popleft()
+                self._later_size -= len(self._view)
+                self._position = 0
         self._position = start + length
         payload: memoryview | bytes = self._view[start : start + length]
         if flags & COMPRESSED:
@@ -179,12 +185,21 @@ class FrameParser:
             _check(kind, flags, id, len(payload))
         return Frame(kind, id, payload, flags >> 4, length)
 
-    def _join(self) -> None:
-        rest = self._view[self._position :]
-        self._view = memoryview(b"".join((rest, *self._later)))
+    def _join(self, needed: int) -> None:
+        """Make the next `needed` bytes one view; no more than those are copied."""
+        parts = [self._view[self._position :]]
+        missing = needed - len(parts[0])
+        while missing > 0:
+            piece = self._later.popleft()
+            self._later_size -= len(piece)
+            if len(piece) > missing:
+                self._later.appendleft(piece[missing:])
+                self._later_size += len(piece) - missing
+                piece = piece[:missing]
+            parts.append(piece)
+            missing -= len(piece)
+        self._view = memoryview(b"".join(parts))
         self._position = 0
-        self._later.clear()
-        self._later_size = 0
 
     @property
     def pending(self) -> int:
