@@ -91,7 +91,7 @@ async def serve(config: MountConfig, ready: Callable[[], None], control: Control
     try:
         async with AsyncDevbox(_service(config)) as devbox:
             box = await devbox.get_or_create(config.name)
-            control.say(f"{config.name} is served by {box.location}.")
+            control.say(f"{config.name} is served by {box.location} ({devbox.reason}).")
             async with box, _Mount.open(config, box, control) as mount:
                 await mount.run(ready)
     except BoxNotFoundError as exc:
@@ -129,6 +129,8 @@ class _Mount:
         self.filesystem: FileSystem | None = None
         self._table_exists = trio.Event()
         self._unmounted = trio.Event()
+        self._left = ""
+        """Why the flush before unmounting left something in the journal."""
 
     @classmethod
     @asynccontextmanager
@@ -240,9 +242,9 @@ class _Mount:
             ready()
             await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
             inner.cancel_scope.cancel()
-        # Unmounted. What was written between the last flush and that moment is still in the
-        # journal's way to the box.
-        with trio.move_on_after(self.config.timeout):
+        # Unmounted. What was written between the last flush and that moment is still on its way;
+        # when that flush did not get through, another wait would not either.
+        with trio.move_on_after(self.config.timeout if not self._left else 0):
             await self.writeback.drain()
         pyfuse3.close(unmount=False)
         self._unmounted.set()
@@ -322,7 +324,7 @@ class _Mount:
 
     async def _on_unmount(self, params: Json, progress: Progress) -> Json:
         timeout = params.get("timeout")
-        reason = await self._flush(progress, timeout)
+        reason = self._left = await self._flush(progress, timeout)
         await trio.to_thread.run_sync(mountpoint.unmount, self.config.mountpoint)
         with trio.move_on_after(self.config.timeout + 5):
             await self._unmounted.wait()

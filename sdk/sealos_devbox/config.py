@@ -52,6 +52,8 @@ class EmbeddedSettings:
     """Added to every round trip."""
     helper: Path | None = None
     """None for the helper in this package."""
+    reason: str = "nothing else is configured"
+    """Why this service was chosen, for people to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,10 @@ class DevboxConfig:
         """
         environ = os.environ if environment is None else environment
         embedded = self.embedded
+        reason = "as asked for"
         if embedded is None:
             embedded = _flag(environ, "DEVBOX_EMBEDDED")
+            reason = "as DEVBOX_EMBEDDED says" if embedded else "nothing else is configured"
         if embedded is None:
             for variable in _OTHER_SERVICES:
                 if environ.get(variable):
@@ -96,6 +100,7 @@ class DevboxConfig:
             data_dir=_absolute(data_dir),
             link_delay_ms=self._delay(environ),
             helper=_absolute(helper) if helper else None,
+            reason=reason,
         )
 
     def _delay(self, environ: Mapping[str, str]) -> float:

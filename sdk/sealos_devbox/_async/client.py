@@ -32,6 +32,11 @@ class AsyncDevbox:
         """Which service this is, for people to read."""
         return self._engine.service
 
+    @property
+    def reason(self) -> str:
+        """Why this service was chosen, for people to read."""
+        return self._engine.reason
+
     async def create(self, name: str) -> AsyncBox:
         """Make a box; raises BoxExistsError when there is one of that name."""
         return self._box(await to_thread.run_sync(self._engine.store.create, name))

@@ -31,6 +31,11 @@ class EmbeddedEngine:
         """Which service this is, for people to read."""
         return f"the embedded engine ({self._settings.data_dir})"
 
+    @property
+    def reason(self) -> str:
+        """Why this service was chosen, for people to read."""
+        return self._settings.reason
+
     def location(self, stored: StoredBox) -> str:
         """Where a box's files are, for people to read."""
         return f"embedded engine, files in {stored.workspace}"

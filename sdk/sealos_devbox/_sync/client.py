@@ -30,6 +30,11 @@ class Devbox:
         """Which service this is, for people to read."""
         return self._async.service
 
+    @property
+    def reason(self) -> str:
+        """Why this service was chosen, for people to read."""
+        return self._async.reason
+
     def create(self, name: str) -> Box:
         """Make a box; raises BoxExistsError when there is one of that name."""
         return Box(self._portal, self._portal.call(self._async.create, name))
