@@ -28,9 +28,11 @@ func (r *run) put(o *operation) (*root.Attr, error) {
 	}
 	if err := r.check(o.pre, p, found); err != nil {
 		// Equal content is no conflict; the box's mode stays.
-		if content.sum != nil && found != nil && found.IsRegular() && found.Size == content.size && equalContent(p, content.sum) {
-			r.displaced = append(r.displaced, from)
-			return p.current(), nil
+		if content.sum != nil && found != nil && found.IsRegular() && found.Size == content.size {
+			if equal, _ := equalContent(p, content.sum); equal {
+				r.displaced = append(r.displaced, from)
+				return p.current(), nil
+			}
 		}
 		return nil, err
 	}
