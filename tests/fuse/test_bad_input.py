@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuse.conftest import Place
@@ -204,6 +205,27 @@ def _write(path: Path, flags: int) -> int:
 def test_modes_permit_what_they_do_on_a_local_disk(account: Account, place: Place) -> None:
     assert _permissions(place.mount) == _permissions(place.local)
     place.sync()
+    assert differences(place.mount, place.box) == []
+
+
+def test_a_file_that_nobody_may_read_is_replaced(account: Account, place: Place) -> None:
+    """The box's user cannot read it either, so its content is not what tells its versions apart.
+
+    tar makes such files as placeholders of symbolic links.
+    """
+    replace: dict[str, Callable[[Path], object]] = {
+        "link": lambda path: path.symlink_to("elsewhere"),
+        "file": lambda path: path.write_bytes(b"another"),
+        "directory": lambda path: path.mkdir(),
+    }
+    for name in replace:
+        os.close(os.open(place.mount / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0))
+    place.sync()
+    for name, make in replace.items():
+        (place.mount / name).unlink()
+        make(place.mount / name)
+    place.sync()
+    assert sorted(os.listdir(place.mount)) == sorted(replace)
     assert differences(place.mount, place.box) == []
 
 
