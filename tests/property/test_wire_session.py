@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 )
 
 from sealos_devbox._protocol import frames
-from sealos_devbox._protocol.session import RESERVED_REQUESTS, WRITE_SIZE, ClientSession, Exchange
+from sealos_devbox._protocol.exchange import Exchange
+from sealos_devbox._protocol.session import RESERVED_REQUESTS, WRITE_SIZE, ClientSession
 from sealos_devbox._protocol.window import MIN_WINDOW
 from sealos_devbox.errors import ProtocolError, TransportError
 from tests.fakes.peer import data, error, pack, parse, reply, unpack, welcome

@@ -11,9 +11,11 @@ Invariants:
   arrived, cancelled or not: an id that is in use is never used again, and a frame for an id that is
   not in the table is a ProtocolError.
 * `received <= granted` for every exchange; `credit >= 0` for what goes out.
-* Ordered exchanges (apply) are sent one after another, each REQUEST, DATA and END before the next
-  REQUEST.
+* Ordered exchanges (batches of a journal) are sent one after another, each REQUEST, DATA and END
+  before the next REQUEST.
 * After `fail()` nothing changes any more: every exchange is done, and every later one is born done.
+
+One file although it is long: every frame, sent or received, touches the same table and queues.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ import itertools
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from sealos_devbox._protocol import frames, messages
+from sealos_devbox._protocol.exchange import Exchange, RemoteError
 from sealos_devbox._protocol.window import MIN_WINDOW, ReceiveWindow
 from sealos_devbox.errors import DevboxError, ProtocolError, TransportError
 from sealos_devbox.types import PeerInfo
 
-__all__ = ["ClientSession", "Exchange", "RemoteError", "RequestTooLargeError"]
+__all__ = ["ClientSession", "RequestTooLargeError"]
 
 WRITE_SIZE: Final = 131072
 """Bytes given to the channel at once: what a message of the exec path carries well, and as long as
@@ -54,101 +56,6 @@ IN_Q_OVERFLOW: Final = 0x4000
 
 class RequestTooLargeError(ValueError):
     """A request does not fit into one frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteError:
-    """What an ERROR frame said."""
-
-    errno: int
-    message: str
-
-
-class Exchange:
-    """One request: what goes out, what came in, how it ended.
-
-    Written by the session, read by its owner.
-    """
-
-    __slots__ = (
-        "abandoned",
-        "bulk",
-        "cancellable",
-        "collect",
-        "consumed",
-        "credit",
-        "done",
-        "early",
-        "ended",
-        "endless",
-        "error",
-        "expected",
-        "failure",
-        "granted",
-        "id",
-        "in_ready",
-        "incoming",
-        "on_change",
-        "on_late_reply",
-        "on_room",
-        "op",
-        "ordered",
-        "out",
-        "out_bytes",
-        "out_end",
-        "out_ended",
-        "queued_bytes",
-        "queued_wire",
-        "received",
-        "reply",
-        "request",
-        "reserved",
-        "sent",
-    )
-
-    def __init__(self, id: int, op: str, request: bytes) -> None:
-        self.id = id
-        self.op = op
-        self.request = request
-        self.collect = False
-        self.ordered = False
-        self.cancellable = True
-        self.bulk = False
-        """Counts in what is outstanding, because it will be much or has become so."""
-        self.endless = False
-        self.expected: int | None = None
-        self.on_change: Callable[[], None] | None = None
-        """Called when the exchange is done, and for streams when something was received."""
-        self.on_room: Callable[[], None] | None = None
-        """Called when some of what was queued to be sent has been given to the channel."""
-        self.on_late_reply: Callable[[bytes], None] | None = None
-        """Called with the reply that arrives although the caller has gone."""
-
-        self.sent = False
-        self.early: list[bytes] = []
-        """CONTROL frames that wait for the request to be sent."""
-        self.abandoned = False
-        self.done = False
-        self.reply: bytes | None = None
-        self.error: RemoteError | None = None
-        self.failure: DevboxError | None = None
-
-        self.incoming: deque[tuple[int, memoryview | bytes, int]] = deque()
-        self.queued_bytes = 0
-        self.queued_wire = 0
-        self.received = 0
-        self.granted = 0
-        self.consumed = 0
-        self.reserved = 0
-        self.ended = 0
-        """Bit set of the substreams that are over."""
-
-        self.out: deque[tuple[bytes | memoryview, int]] = deque()
-        self.out_bytes = 0
-        self.out_end = False
-        self.out_ended = False
-        self.credit = 0
-        self.in_ready = False
 
 
 class ClientSession:

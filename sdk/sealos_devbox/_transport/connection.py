@@ -17,7 +17,8 @@ from typing import Final
 
 import anyio
 
-from sealos_devbox._protocol.session import ClientSession, Exchange, RequestTooLargeError
+from sealos_devbox._protocol.exchange import Exchange
+from sealos_devbox._protocol.session import ClientSession, RequestTooLargeError
 from sealos_devbox._transport.base import ByteChannel
 from sealos_devbox._version import __version__
 from sealos_devbox.errors import (

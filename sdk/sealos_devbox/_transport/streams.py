@@ -13,7 +13,7 @@ import anyio.lowlevel
 from msgspec.msgpack import Decoder
 
 from sealos_devbox._protocol import messages
-from sealos_devbox._protocol.session import Exchange
+from sealos_devbox._protocol.exchange import Exchange
 from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox.errors import file_error
 

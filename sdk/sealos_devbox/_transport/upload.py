@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from sealos_devbox._protocol import frames, tar
-from sealos_devbox._protocol.session import Exchange
+from sealos_devbox._protocol.exchange import Exchange
 from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox.batch import Batch
 

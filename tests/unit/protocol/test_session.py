@@ -5,12 +5,12 @@ import random
 import pytest
 
 from sealos_devbox._protocol import frames
+from sealos_devbox._protocol.exchange import RemoteError
 from sealos_devbox._protocol.session import (
     DATA_SIZE,
     RESERVED_REQUESTS,
     WRITE_SIZE,
     ClientSession,
-    RemoteError,
     RequestTooLargeError,
 )
 from sealos_devbox._protocol.window import MIN_WINDOW
