@@ -69,7 +69,10 @@ class Blocked:
 def split(
     operations: Sequence[Operation], kept_back: Collection[int]
 ) -> tuple[list[Operation], list[Operation]]:
-    """Return (what may go, what stays), both in order. `kept_back` are oids of new files that are still open."""
+    """Return (what may go, what stays), both in order.
+
+    `kept_back` are oids of new files that are still open.
+    """
     if not kept_back:
         return list(operations), []
     blocked = Blocked(kept_back)
@@ -85,10 +88,9 @@ def split(
 
 
 def bypassing(operations: Sequence[Operation]) -> list[Operation]:
-    """Return the unlinks and truncations that depend on nothing before them: they make room in a full box.
+    """Return the unlinks and truncations that depend on nothing before them.
 
-    An object that is removed takes its own waiting content with it only when the planner may drop
-    it; here an object with anything else pending is left alone.
+    They make room in a full box. An object with anything else pending is left alone.
     """
     blocked = Blocked()
     found: list[Operation] = []

@@ -1,7 +1,8 @@
 """Unflushed content of one file: which bytes come from where.
 
-The image of a file is its base (the content in the box, valid below `base_size`), overlaid by extents over immutable blobs; what is
-covered by neither reads as zeros. An ExtentMap never reads anything; it says what to read.
+The image of a file is its base (the content in the box, valid below `base_size`), overlaid by
+extents over immutable blobs; what is covered by neither reads as zeros. An ExtentMap never reads
+anything; it says what to read.
 """
 
 from __future__ import annotations
@@ -108,7 +109,10 @@ class ExtentMap:
         self.size = size
 
     def pieces(self, offset: int, length: int) -> list[Piece]:
-        """Return what makes up [offset, offset + length), cut at the end of the image, in order and without gaps."""
+        """Return what makes up [offset, offset + length), in order and without gaps.
+
+        It is cut at the end of the image.
+        """
         end = min(offset + length, self.size)
         found: list[Piece] = []
         position = offset

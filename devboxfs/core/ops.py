@@ -47,13 +47,17 @@ class Kind(enum.IntEnum):
     UNLINK = 9
     RMDIR = 10
     RENAME = 11
-    """From `other` to `path`; `flags` as renameat2(2); `replaced` is the oid that stood at `path`, 0 for none."""
+    """From `other` to `path`; `flags` as renameat2(2); `replaced` is the oid that stood at
+    `path`, 0 for none."""
     SETXATTR = 12
     """`name`, `data` (None removes), `flags`."""
 
 
 class Blob(Protocol):
-    """A local file of immutable bytes: a journal segment or a spool file. Stays readable while referenced, though its name be gone."""
+    """A local file of immutable bytes: a journal segment or a spool file.
+
+    Stays readable while referenced, though its name be gone.
+    """
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`; OSError(EIO) when they are not there."""
@@ -76,12 +80,14 @@ class Operation:
     oid: int
     path: bytes
     time_ns: int
-    """When it was acknowledged, in the box's clock: the mtime that it gives to the object and to its directory."""
+    """When it was acknowledged, in the box's clock: the mtime that it gives to the object and to
+    its directory."""
     seq: int = 0
     """Given by the journal, ascending."""
     base: Version | None = None
-    """The box version of the object that the mount had shown, when nothing of ours was pending on it; None when it has
-    earlier pending operations, or does not exist in the box. For directories only the ino counts."""
+    """The box version of the object that the mount had shown, when nothing of ours was pending on
+    it; None when it has earlier pending operations, or does not exist in the box. For directories
+    only the ino counts."""
     other: bytes = b""
     mode: int | None = None
     uid: int | None = None
@@ -102,4 +108,5 @@ class Operation:
     """The object is a directory. MKDIR and RMDIR need not say so."""
     replaced_is_dir: bool = False
     in_place: bool = False
-    """For content operations: the object must be changed in place (several links, or another owner), not replaced."""
+    """For content operations: the object must be changed in place (several links, or another
+    owner), not replaced."""

@@ -4,11 +4,11 @@ The batch leaves the box as the run leaves the table, by fewer steps:
 
 * All content of an object becomes one `put` or one `write`, at the place of its first content
   operation, under the name that it had then. Later renames follow at their own places.
-* Modes and times that were set after that are folded into it; others follow at their places, because
-  a directory's mode decides what may be done in it, and a file's whether it may be written.
+* Modes and times that were set after that are folded into it; others follow at their places, for a
+  directory's mode decides what may be done in it, and a file's whether it may be written.
 * What was made and lost all its names again within the run vanishes; what it replaced meanwhile is
-  removed instead, what it changed places with is renamed. A directory does not vanish when something
-  that stays was in it.
+  removed instead, what it changed places with is renamed. A directory does not vanish when
+  something that stays was in it.
 * Directories get their times last: the box set them when it applied the changes.
 
 Every operation is owned by at most one wire operation, whose outcome is its outcome; those that are
@@ -17,9 +17,9 @@ owned by none have vanished.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind, Operation
@@ -149,8 +149,8 @@ def plan(
     """Return the batch for a run of operations in order.
 
     `left` says what earlier batches leave of objects whose operations carry no base. `dirtimes` are
-    times that directories have been given while operations in them stayed behind: they never go back.
-    `owed` are times that directories still have to be given.
+    times that directories have been given while operations in them stayed behind: they never go
+    back. `owed` are times that directories still have to be given.
     """
     return _Planner(operations, left, first_wire, owed or {}).run(dirtimes or {})
 
@@ -183,7 +183,7 @@ class _Planner:
             if op.oid in self._vanish:
                 self._vanishing(op)
             else:
-                _EMIT[op.kind](self, op)
+                self._EMIT[op.kind](self, op)
             self._directory_times(op)
         return self._finish(floors)
 
@@ -232,7 +232,8 @@ class _Planner:
         if any(op.kind is Kind.MKDIR and op.oid in self._vanish for op in self._operations):
             while self._keep_used_directories():
                 pass
-        # An object of the box that loses its only name: what was written to it before has no effect.
+        # An object of the box that loses its only name: what was written to it before has no
+        # effect.
         self._doomed = {
             oid
             for oid, in_place in content.items()
@@ -347,12 +348,12 @@ class _Planner:
             wire = known.content
             wire.seqs.append(op.seq)
         image = known.image
-        if op.kind is Kind.WRITE:
-            if op.source is not None:
-                image.write(op.offset, op.length, op.source.blob, op.source.offset)  # type: ignore[union-attr]  # made with content
-        else:
-            image.truncate(op.size)  # type: ignore[union-attr]  # made with content
+        assert image is not None  # noqa: S101 - it was made with the content
+        if op.kind is not Kind.WRITE:
+            image.truncate(op.size)
             known.truncated = True
+        elif op.source is not None:
+            image.write(op.offset, op.length, op.source.blob, op.source.offset)
         if op.mode is not None:
             wire.mode = op.mode
         wire.mtime_ns = op.time_ns
@@ -623,21 +624,20 @@ class _Planner:
                 found[oid] = Left(size=size, wire=known.last.seq, ino=known.ino)
         return found
 
-
-_EMIT = {
-    Kind.CREATE: _Planner._create,
-    Kind.WRITE: _Planner._content,
-    Kind.TRUNCATE: _Planner._content,
-    Kind.SETATTR: _Planner._setattr,
-    Kind.MKDIR: _Planner._mkdir,
-    Kind.SYMLINK: _Planner._symlink,
-    Kind.MKNOD: _Planner._mknod,
-    Kind.LINK: _Planner._link,
-    Kind.UNLINK: _Planner._unlink,
-    Kind.RMDIR: _Planner._rmdir,
-    Kind.RENAME: _Planner._rename,
-    Kind.SETXATTR: _Planner._setxattr,
-}
+    _EMIT: ClassVar[dict[Kind, Callable[[_Planner, Operation], None]]] = {
+        Kind.CREATE: _create,
+        Kind.WRITE: _content,
+        Kind.TRUNCATE: _content,
+        Kind.SETATTR: _setattr,
+        Kind.MKDIR: _mkdir,
+        Kind.SYMLINK: _symlink,
+        Kind.MKNOD: _mknod,
+        Kind.LINK: _link,
+        Kind.UNLINK: _unlink,
+        Kind.RMDIR: _rmdir,
+        Kind.RENAME: _rename,
+        Kind.SETXATTR: _setxattr,
+    }
 
 
 def _joined(image: ExtentMap) -> Iterable[tuple[int, int]]:

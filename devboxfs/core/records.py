@@ -111,7 +111,10 @@ def pack_header(header: Header) -> bytes:
 
 
 def unpack_header(data: bytes) -> Header:
-    """Read a header. Raises RecordError when it is cut or damaged; `format` is for the caller to look at."""
+    """Read a header.
+
+    Raises RecordError when it is cut or damaged; `format` is for the caller to look at.
+    """
     if len(data) < HEADER_SIZE or data[: len(MAGIC)] != MAGIC:
         raise RecordError("no journal segment")
     body = data[: _HEADER.size]
@@ -214,7 +217,10 @@ def encode_write(op: Operation) -> bytes:
 
 
 def encode_operation(op: Operation, *, blob: BlobId | None = None, inline: bool = False) -> bytes:
-    """Return the payload of an operation; `blob` says where the bytes of a WRITE lie, `inline` that they follow."""
+    """Return the payload of an operation.
+
+    `blob` says where the bytes of a WRITE lie, `inline` that they follow.
+    """
     bits = 0
     path = op.path
     parts: list[bytes] = [b"", path]

@@ -26,7 +26,7 @@ def is_conflict_name(path: bytes) -> bool:
 
 
 def conflict_name(path: bytes, time_ns: int, number: int) -> bytes | None:
-    """Return the path for our copy of what is at `path`, beside it; None when it belongs in the store.
+    """Return the path for our copy of what is at `path`; None when it belongs in the store.
 
     `number` tells apart what happens in the same second. In a git directory the copy would be a ref
     or an object; a name that is too long cannot be made.
@@ -44,7 +44,10 @@ def conflict_name(path: bytes, time_ns: int, number: int) -> bytes | None:
 
 
 class ConflictStore:
-    """`conflicts/` of a box: contents that could not be kept in the box, each with what is known of it."""
+    """`conflicts/` of a box.
+
+    Contents that could not be kept in the box, each with what is known of it.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -52,8 +55,8 @@ class ConflictStore:
     def keep(self, path: bytes, image: ExtentMap, *, errno: int, time_ns: int, seq: int) -> Path:
         """Write an image down and return the file; raises OSError.
 
-        Beside it, in a file ending in ``.json``, is which path it was and which ranges are ours when
-        only parts of the file are.
+        Beside it, in a file ending in ``.json``, is which path it was and which ranges are ours
+        when only parts of the file are.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         name = os.fsdecode(path.rpartition(b"/")[2])[:80]

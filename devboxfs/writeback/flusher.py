@@ -1,8 +1,9 @@
 """Carries what is pending to the box.
 
-One task (`run`) decides and settles; one more per batch in flight only waits for its answer, and one
-during a connection asks for durability. All decisions are made between two awaits on the ledger, so
-that cancelling any of them at any moment loses nothing: a batch without a RESULT is sent again.
+One task (`run`) decides and settles; one more per batch in flight only waits for its answer, and
+one during a connection asks for durability. All decisions are made between two awaits on the
+ledger, so that cancelling any of them at any moment loses nothing: a batch without a RESULT is sent
+again.
 """
 
 from __future__ import annotations
@@ -239,7 +240,10 @@ class Flusher:
     # -- connection
 
     async def _attach(self, transport: FileTransport) -> int:
-        """Attach the journal, and make the numbers of batches agree; returns the last applied one."""
+        """Attach the journal, and make the numbers of batches agree.
+
+        Returns the last applied one.
+        """
         ledger, journal = self.ledger, self.ledger.journal
         applied, durable, boot_id = await self._attach_once(transport)
         self.detached = False
@@ -460,7 +464,7 @@ class Flusher:
             self.listener.trouble(number, oids)
 
     def _answer(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
-        """Tell those who wait for the batch, and note for others what went wrong with their objects."""
+        """Tell those who wait for the batch, and note for others what went wrong."""
         for request in list(self._requests):
             for oid, number in decision.hurt.items():
                 if request.paths is None or oid in request.oids:
@@ -615,7 +619,7 @@ class Flusher:
         return True
 
     async def _rest(self, transport: FileTransport, now: float) -> bool:
-        """Ask the box to make durable what it has, once there has been nothing to do for a while."""
+        """Ask the box to make durable what it has, once nothing has been sent for a while."""
         ledger = self.ledger
         if ledger.pending or not self.attached:
             return False

@@ -77,7 +77,7 @@ class Identities:
         try:
             return cls(_connect(path))
         except sqlite3.DatabaseError as exc:
-            _log.error("%s is damaged and starts anew: %s", path, exc)  # noqa: TRY400 - no bug
+            _log.error("%s is damaged and starts anew: %s", path, exc)
         for name in (path.name, path.name + "-wal", path.name + "-shm"):
             (directory / name).unlink(missing_ok=True)
         try:

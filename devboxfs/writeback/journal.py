@@ -162,9 +162,7 @@ class Journal:
         """
         owner = _take(path)
         try:
-            meta = json.loads((path / "meta").read_bytes())
-            if meta.get("format") != records.FORMAT:
-                raise RecordError(f"journal format {meta.get('format')} is not known")
+            meta = _read_meta(path)
             journal = cls(path, owner, meta, limits)
             found = list(journal._read())
             journal._begin_segment()
@@ -232,7 +230,10 @@ class Journal:
         segment.last_seq = seq
 
     def append_control(self, kind: int, number: int, payload: bytes) -> int:
-        """Append a record of the flusher; may pass the limit. Returns the position for is_durable()."""
+        """Append a record of the flusher; may pass the limit.
+
+        Returns the position for is_durable().
+        """
         self._write(kind, number, payload, b"", limited=False)
         self._segments[-1].last_batch = max(self._segments[-1].last_batch, number)
         return self._appended
@@ -328,7 +329,10 @@ class Journal:
     # -- spool files
 
     def spool_for(self, oid: int, length: int) -> tuple[_Spool, int]:
-        """Reserve room in a spool file; returns it and the offset. The caller writes, then spooled()."""
+        """Reserve room in a spool file; returns it and the offset.
+
+        The caller writes, then spooled().
+        """
         if self._bytes + length > self._limits.journal_bytes:
             raise OSError(errno.ENOSPC, "the journal has reached its limit")
         spool = self._current_spool.get(oid)
@@ -572,6 +576,13 @@ def _take(path: Path) -> int:
         os.close(owner)
         raise
     return owner
+
+
+def _read_meta(path: Path) -> dict[str, object]:
+    meta: dict[str, object] = json.loads((path / "meta").read_bytes())
+    if meta.get("format") != records.FORMAT:
+        raise RecordError(f"format {meta.get('format')} is not known")
+    return meta
 
 
 def _write_meta(path: Path, meta: dict[str, object]) -> None:

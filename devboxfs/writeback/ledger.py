@@ -1,7 +1,7 @@
 """What is pending, what is in flight, and what the box has: the flusher's state without its tasks.
 
-Nothing here awaits, so every method is atomic. `restore` brings back from the journal the state that
-these methods had led to.
+Nothing here awaits, so every method is atomic. `restore` brings back from the journal the state
+that these methods had led to.
 
 Invariants:
 
@@ -207,7 +207,7 @@ class Ledger:
         return self._monotonic() - self._accepted[0][1]
 
     def open_files(self, now: float) -> tuple[set[int], float | None]:
-        """Return the new files that are kept back, and when the first of them will not be any more."""
+        """Return the new files that are kept back, and until when the first of them is."""
         kept: set[int] = set()
         until: float | None = None
         grace = self._limits.open_grace
@@ -241,9 +241,9 @@ class Ledger:
     ) -> InFlight | None:
         """Plan and journal the next batch; None when nothing may go and nothing is to be synced.
 
-        `upto` is the last seq that may go, `sync` what to make durable after it: that belongs to the
-        batch which leaves nothing up to `upto` behind, and is dropped from any other. Raises OSError
-        when the journal cannot be written; nothing has changed then.
+        `upto` is the last seq that may go, `sync` what to make durable after it: that belongs to
+        the batch which leaves nothing up to `upto` behind, and is dropped from any other. Raises
+        OSError when the journal cannot be written; nothing has changed then.
         """
         go, rest, whole = self._select(upto, keep_back)
         if not go and not (sync and whole):
@@ -255,7 +255,10 @@ class Ledger:
         return batch
 
     def cut_bypass(self) -> InFlight | None:
-        """Plan and journal a batch of what makes room in a box that is full; None when nothing does."""
+        """Plan and journal a batch of what makes room in a box that is full.
+
+        None when nothing does.
+        """
         go = bypassing(self.waiting)
         if not go:
             return None
@@ -368,7 +371,8 @@ class Ledger:
         """Return up to which batch the box may forget outcomes.
 
         Not those that a batch in flight refers to: the box reads this when the request arrives, and
-        that may be before the earlier batch is applied. A batch keeps the number when it is sent again.
+        that may be before the earlier batch is applied. A batch keeps the number when it is sent
+        again.
         """
         while self._results and self.journal.is_durable(self._results[0][1]):
             self.journal.acked = max(self.journal.acked, self._results.popleft()[0])
@@ -379,7 +383,10 @@ class Ledger:
     # -- outcomes come back
 
     def settle(self, batch: InFlight, result: Result) -> None:
-        """Journal what became of the oldest batch, and take it over. Raises OSError; nothing has changed then."""
+        """Journal what became of the oldest batch, and take it over.
+
+        Raises OSError; nothing has changed then.
+        """
         record = ResultRecord(
             batch.number,
             result.settled,
@@ -402,7 +409,10 @@ class Ledger:
         self._apply(None, record)
 
     def withdraw(self, batch: InFlight) -> None:
-        """Take back the newest batch, of which the box has applied nothing; its number is free again."""
+        """Take back the newest batch, of which the box has applied nothing.
+
+        Its number is free again.
+        """
         record = ResultRecord(batch.number, [], [], [], withdrawn=True)
         self.journal.append_control(records.RESULT, batch.number, _ENCODER.encode(record))
         self._apply(batch, record)
@@ -459,7 +469,7 @@ class Ledger:
         batch.operations = {}
 
     def _relocate(self, relocation: RelocationRecord) -> None:
-        """Send an object's operations from `first_seq` on to another name, until it is renamed away."""
+        """Send an object's operations from `first_seq` on to another name, until it is renamed."""
         old, new, oid = relocation.old, relocation.new, relocation.oid
         below = old + b"/"
         if relocation.errno:
@@ -487,7 +497,7 @@ class Ledger:
                 op.base = None
 
     def note_durable(self, number: int) -> None:
-        """Take note of the highest batch that the box has on stable storage, and let go of what it covers."""
+        """Let go of what is covered by the highest batch that the box has on stable storage."""
         self._durable = max(self._durable, number)
         while self.retained and self.retained[0].number <= self._durable:
             self.retained.popleft()
@@ -504,7 +514,10 @@ class Ledger:
         self.journal.release(oldest_seq, oldest_batch)
 
     def replay_after(self, number: int) -> int:
-        """Send what was settled after batch `number` again: the box lost it. Returns how many batches."""
+        """Send what was settled after batch `number` again: the box lost it.
+
+        Returns how many batches.
+        """
         lost = [batch for batch in self.retained if batch.number > number]
         for batch in reversed(lost):
             batch.replay = True
@@ -514,7 +527,7 @@ class Ledger:
         return len(lost)
 
     def rebase(self, oid: int, old: Version | None, new: Version) -> None:
-        """Let waiting operations expect what a replay left instead of what the lost change had left."""
+        """Let waiting operations expect what a replay left, not what the lost change had left."""
         for op in self.waiting:
             if op.oid == oid and op.base is not None and (old is None or op.base.matches(old)):
                 op.base = new

@@ -31,7 +31,8 @@ class Limits:
     open_grace: float = 2.0
     """How long a new file that is still open is kept back."""
     unsent_bytes: int = 16 << 20
-    """Writers wait above this, or above `unsent_seconds` of the measured bandwidth, if that is more."""
+    """Writers wait above this, or above `unsent_seconds` of the measured bandwidth, if that is
+    more."""
     unsent_seconds: float = 5.0
     retry_first: float = 1.0
     retry_last: float = 30.0

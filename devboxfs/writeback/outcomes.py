@@ -1,8 +1,8 @@
-"""What a batch's outcomes mean: settled, to be done again, or ours to keep elsewhere. Decides, does nothing.
+"""What a batch's outcomes mean: settled, to be done again, or ours to keep elsewhere.
 
-The first operation that the box refuses is refused for good. What is about the same objects or
-names, in the same batch or in those sent meanwhile, may have failed only because of that: it waits
-again, and is judged by what the box says when it comes back alone.
+This decides, and does nothing. The first operation that the box refuses is refused for good. What
+is about the same objects or names, in the same batch or in those sent meanwhile, may have failed
+only because of that: it waits again, and is judged by what the box says when it comes back alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class Decision:
 def decide(
     ledger: Ledger, batch: InFlight, result: ApplyResult, suspect: Blocked | None
 ) -> Decision:
-    """Judge the outcomes of the oldest batch. `suspect` is what earlier ones in flight with it had refused."""
+    """Judge the outcomes of the oldest batch.
+
+    `suspect` is what earlier ones in flight with it had refused.
+    """
     return _Judge(ledger, batch, result, suspect).run()
 
 
@@ -162,7 +165,7 @@ class _Judge:
         return suspect is not None and any(suspect.meets(op) for op in operations)
 
     def _vanished(self) -> None:
-        """Settle what crossed no network, but not without that which it was planned together with."""
+        """Settle what crossed no network, but not without what it was planned together with."""
         operations = self._batch.operations
         self._settle(
             [

@@ -1,6 +1,7 @@
 """What the durable path asks of its surroundings, and what it tells them.
 
-`Link` is implemented by vfs/link.py, `Listener` by vfs/filesystem.py; recovery runs with a listener that only collects.
+`Link` is implemented by vfs/link.py, `Listener` by vfs/filesystem.py; recovery runs with a listener
+that only collects.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ class Link(Protocol):
         ...
 
     async def wait_transport(self, previous: FileTransport | None = None) -> FileTransport:
-        """Return the transport that is up; waits for one, and for another one than `previous`, which is reported as broken."""
+        """Return the transport that is up.
+
+        Waits for one, and for another one than `previous`, which is reported as broken.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ConflictReport:
-    """An operation of ours that the box refused because the object there is not the one that the mount had shown."""
+    """The box refused an operation: the object there is not the one that the mount had shown."""
 
     oid: int
     path: bytes
@@ -38,7 +42,8 @@ class ConflictReport:
     remote: Attributes | None
     """What is there now."""
     kept_as: bytes | None
-    """The name of our copy in the box (its creation is already journalled), None when there was nothing to keep or it went to the store."""
+    """The name of our copy in the box (its creation is already journalled), None when there was
+    nothing to keep or it went to the store."""
     stored_at: str | None = None
     """The local file that holds our copy when it could not be kept in the box."""
 
@@ -50,26 +55,39 @@ class Settled:
     seqs: list[int]
     """The journal seqs that are settled, ascending; every one of them is settled exactly once."""
     objects: dict[int, Attributes | None]
-    """State in the box of every object that the batch touched, by oid, as its last operation in the batch left it.
+    """State in the box of every object that the batch touched, by oid, as its last operation in
+    the batch left it.
 
-    None: the name is gone; of an object with other names the state is not known then, nor is that of
-    the second object of an exchange, which is not in here: look again."""
+    None: the name is gone; of an object with other names the state is not known then, nor is that
+    of the second object of an exchange, which is not in here: look again."""
     contents: dict[int, ExtentMap]
-    """For objects whose content the batch carried: the image it carried (equal to the content at `objects[oid].version`)."""
+    """For objects whose content the batch carried: the image it carried (equal to the content at
+    `objects[oid].version`)."""
     conflicts: list[ConflictReport] = field(default_factory=list)
     errors: dict[int, int] = field(default_factory=dict)
-    """oid -> errno for operations that failed otherwise (EACCES, ENAMETOOLONG...); the data is in the conflict store."""
+    """oid -> errno for operations that failed otherwise (EACCES, ENAMETOOLONG...); the data is
+    in the conflict store."""
     event: int = 0
-    """Number of the last event before the batch was applied: an event with a higher number is newer than `objects`."""
+    """Number of the last event before the batch was applied: an event with a higher number is
+    newer than `objects`."""
 
 
 class Listener(Protocol):
-    """Hears what became of operations. Called in trio's thread, must not await and must not raise."""
+    """Hears what became of operations.
+
+    Called in trio's thread, must not await and must not raise.
+    """
 
     def settled(self, batch: Settled) -> None:
-        """Take note of a batch's outcomes; called after they are journalled and before waiters wake."""
+        """Take note of a batch's outcomes.
+
+        Called after they are journalled and before waiters wake.
+        """
         ...
 
     def trouble(self, errno: int, oids: set[int]) -> None:
-        """The box refuses changes with ENOSPC, EDQUOT, EIO or EROFS; errno 0: it takes them again."""
+        """The box refuses changes with ENOSPC, EDQUOT, EIO or EROFS.
+
+        Errno 0: it takes them again.
+        """
         ...

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +80,8 @@ class WriteBack:
         if not adopted:
             journal = Journal.create(directory, box_uid=box_uid, box_name=box_name, limits=limits)
             adopted.append((journal, []))
-        opened = [cls(journal, found, directory, limits, monotonic) for journal, found in adopted]
-        first = opened[0]
-        # Others are brought to the box by recover(), and are finished then.
-        first._others = opened[1:]
-        first._journal.next_oid = max(other._journal.next_oid for other in opened)
-        return first
+        others = [cls(*journal, directory, limits, monotonic) for journal in adopted[1:]]
+        return cls(*adopted[0], directory, limits, monotonic, others)
 
     def __init__(
         self,
@@ -94,7 +90,10 @@ class WriteBack:
         directory: Path,
         limits: Limits,
         monotonic: Callable[[], float],
+        others: Sequence[WriteBack] = (),
     ) -> None:
+        for other in others:
+            journal.next_oid = max(journal.next_oid, other.next_oid())
         self._journal = journal
         self._limits = limits
         self._ledger = Ledger(journal, limits, monotonic)
@@ -106,13 +105,17 @@ class WriteBack:
         self._flusher.detached = not found
         if journal.damage is not None:
             self._flusher.last_error = journal.damage
-        self._others: list[WriteBack] = []
+        self._others = list(others)
+        """Of mounts that died besides; recover() brings them to the box and finishes them."""
         self._unsynced = trio.Event()
         self._closed = False
 
     @property
     def has_backlog(self) -> bool:
-        """Whether the journal held operations that are not known to be in the box: call recover()."""
+        """Whether the journal held operations that are not known to be in the box.
+
+        Call recover().
+        """
         return self._ledger.pending or bool(self._others)
 
     @property
@@ -138,7 +141,7 @@ class WriteBack:
         return oid
 
     def append(self, op: Operation) -> int:
-        """Accept an operation without data, or a SYMLINK or SETXATTR with a small one; sets and returns op.seq.
+        """Accept any operation but a WRITE; sets and returns op.seq.
 
         Raises OSError(ENOSPC) when the journal's limit would be passed or the local disk is full,
         OSError otherwise when it cannot be written; the operation was not accepted then.
@@ -173,7 +176,7 @@ class WriteBack:
         return op
 
     async def append_large_write(self, op: Operation, data: bytes) -> Operation:
-        """Accept a WRITE of any size: the data goes to a spool file in a thread, then the record is appended.
+        """Accept a WRITE of any size: data to a spool file in a thread, then the record.
 
         Operations that other tasks append meanwhile come before it. Raises as append() does. When
         it is cancelled the operation may have been accepted; op.seq says so.
@@ -201,7 +204,10 @@ class WriteBack:
             self._flusher.nudge()
 
     async def reserve(self, nbytes: int) -> None:
-        """Wait while too much is unsent and the link is up; call it before append_write. Usually returns at once."""
+        """Wait while too much is unsent and the link is up; call it before append_write.
+
+        Usually returns at once.
+        """
         flusher, limits = self._flusher, self._limits
         while True:
             allowed = max(limits.unsent_bytes, limits.unsent_seconds * flusher.bandwidth)
@@ -223,11 +229,12 @@ class WriteBack:
         sync_box: bool = True,
         oids: Collection[int] = (),
     ) -> int:
-        """Flush everything up to `upto_seq` now, and fsync `paths` in the box; returns an errno, 0 for success.
+        """Flush everything up to `upto_seq` now, fsync `paths` in the box; return an errno or 0.
 
         EIO when an operation on one of the paths or `oids` became a conflict or failed; the box's
         errno when fsync failed there. `paths` are those of this moment. One round trip when nothing
-        is in flight. Waits for the link as long as the caller lets it; can be cancelled at any time.
+        is in flight. Waits for the link as long as the caller lets it; can be cancelled at any
+        time.
         """
         request = self._flusher.request(upto_seq, paths, oids, sync_box=sync_box)
         return await self._wait(request)
@@ -240,12 +247,17 @@ class WriteBack:
         return request.errno
 
     async def sync_all(self) -> int:
-        """Flush everything that is pending, then syncfs in the box; returns an errno as sync() does."""
+        """Flush everything that is pending, then syncfs in the box.
+
+        Returns an errno as sync() does.
+        """
         request = self._flusher.request(self.last_seq, None, (), sync_box=True)
         return await self._wait(request)
 
     async def drain(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Return when nothing is pending, the box has it on stable storage, and has forgotten the journal.
+        """Return when nothing is pending and the box has all of it on stable storage.
+
+        The box has forgotten the journal then.
 
         `progress(settled, total)` is called as operations settle. For unmount; needs run().
         """
@@ -271,7 +283,7 @@ class WriteBack:
         """
         listener = _Collector()
         for other in list(self._others):
-            await other._finish(link, listener, drain=True)
+            await other.flush_with(link, listener, drain=True)
             other.close()
             self._others.remove(other)
         # Those that were on their way to their conflict names may not have been reported.
@@ -280,11 +292,14 @@ class WriteBack:
             for to in self._ledger.relocated.values()
         ]
         if self._ledger.pending:
-            await self._finish(link, listener, drain=False)
+            await self.flush_with(link, listener, drain=False)
         return listener.conflicts
 
-    async def _finish(self, link: Link, listener: _Collector, *, drain: bool) -> None:
-        """Flush until nothing is pending."""
+    async def flush_with(self, link: Link, listener: Listener, *, drain: bool) -> None:
+        """Run until nothing is pending; `drain`: and the box has forgotten the journal.
+
+        Raises OSError as recover() does.
+        """
         flusher = self._flusher
         flusher.hurry = True
         try:
@@ -313,12 +328,15 @@ class WriteBack:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Flush until cancelled. Nothing is lost by that at any moment: what is not settled stays in the journal."""
+        """Flush until cancelled.
+
+        Nothing is lost by that at any moment: what is not settled stays in the journal.
+        """
         task_status.started()
         await self._flusher.run(link, listener)
 
     async def run_ticker(self) -> None:
-        """fdatasync the journal in a thread once a second while something is not on the local disk yet."""
+        """fdatasync the journal in a thread, once a second while there is something to sync."""
         while True:
             await self._unsynced.wait()
             self._unsynced = trio.Event()
@@ -348,7 +366,10 @@ class WriteBack:
         )
 
     def close(self) -> None:
-        """Sync the journal and release its lock; it is removed when drain() has finished and nothing came after it."""
+        """Sync the journal and release its lock.
+
+        It is removed when drain() has finished and nothing came after it.
+        """
         if self._closed:
             return
         self._closed = True

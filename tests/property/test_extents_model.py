@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +66,7 @@ def test_reads_are_those_of_a_file(
             model[at : at + size] = data
         assert image.size == len(model)
         starts = [(extent.offset, extent.offset + extent.length) for extent in image.extents()]
-        assert all(one[1] <= two[0] for one, two in zip(starts, starts[1:], strict=False))
+        assert all(one[1] <= two[0] for one, two in pairwise(starts))
         assert image.dirty_bytes == sum(end - start for start, end in starts)
     assert content(image, offset, length) == bytes(model[offset : offset + length])
     assert content(image, 0, 1000) == bytes(model)

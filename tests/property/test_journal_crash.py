@@ -1,4 +1,7 @@
-"""A journal cut or damaged at every byte gives back a prefix of what it had accepted: all before that."""
+"""A journal cut or damaged at every byte gives back a prefix of what it had accepted.
+
+All before that.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +136,9 @@ def test_damage_in_a_middle_segment_keeps_the_rest(tmp_path: Path) -> None:
         shutil.rmtree(copies)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.integers(0, 700), max_size=12), st.integers(100, 2000))
 def test_what_is_appended_is_read(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], segment: int

@@ -175,14 +175,20 @@ class World:
         for oid in {op.oid, op.replaced} - {0}:
             self.pending[oid] = self.pending.get(oid, 0) + 1
 
-    def act(self, choice: int, a: int, b: int, c: int) -> None:  # noqa: C901, PLR0911, PLR0912
+    def act(self, choice: int, a: int, b: int, c: int) -> None:
         self.known(0)
         self.clock += 7
         when = self.clock
         kinds = list(Kind)
-        kind = [*kinds, Kind.WRITE, Kind.WRITE, Kind.TRUNCATE, Kind.RENAME, Kind.RENAME, Kind.CREATE][
-            choice % (len(kinds) + 6)
-        ]
+        kind = [
+            *kinds,
+            Kind.WRITE,
+            Kind.WRITE,
+            Kind.TRUNCATE,
+            Kind.RENAME,
+            Kind.RENAME,
+            Kind.CREATE,
+        ][choice % (len(kinds) + 6)]
         if kind in (Kind.CREATE, Kind.MKDIR, Kind.SYMLINK, Kind.MKNOD):
             path = self.free_path(a, b)
             if path is None:
@@ -213,7 +219,9 @@ class World:
             if found is None:
                 return
             path, node = found
-            op = Operation(kind, node.oid, path, when, base=self.base(node), is_dir=node.kind == "dir")
+            op = Operation(
+                kind, node.oid, path, when, base=self.base(node), is_dir=node.kind == "dir"
+            )
             if b % 3 != 1 and node.kind != "link":
                 op.mode = (0o600, 0o755, 0o440)[c % 3]
                 if node.kind == "node":
@@ -229,7 +237,9 @@ class World:
             if found is None:
                 return
             path, node = found
-            op = Operation(kind, node.oid, path, when, base=self.base(node), is_dir=node.kind == "dir")
+            op = Operation(
+                kind, node.oid, path, when, base=self.base(node), is_dir=node.kind == "dir"
+            )
             op.name, op.data = b"user.x", b"v%d" % self.seq
             if b % 3 == 0 and node.xattrs:
                 op.data = None
@@ -352,7 +362,9 @@ class World:
                 self.settled[oid] = Left(version, version.size, ino=version.ino)
             else:
                 before = self.settled.get(oid)
-                self.settled[oid] = Left(size=left.size, ino=self._inos.get(oid, 0) or (before.ino if before else 0))
+                self.settled[oid] = Left(
+                    size=left.size, ino=self._inos.get(oid, 0) or (before.ino if before else 0)
+                )
         for oid in [oid for oid, (number, _) in self.flying.items() if number <= sent.number]:
             del self.flying[oid]
         needed = {oid for op in self.waiting for oid in (op.oid, op.replaced)}

@@ -1,4 +1,7 @@
-"""What the planner makes of single situations; tests/property/test_plan_model.py has all of them together."""
+"""What the planner makes of single situations.
+
+Tests/property/test_plan_model.py has all of them together.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,11 @@ def test_an_extracted_file_is_one_put() -> None:
         (10, "put", b"d/f", (0,), 0),
         (11, "dirtime", b"d", (3,), 1001),
     ]
-    assert (made.members[0].mode, made.members[0].mtime_ns, made.members[0].length) == (0o644, 5, 10)
+    assert (made.members[0].mode, made.members[0].mtime_ns, made.members[0].length) == (
+        0o644,
+        5,
+        10,
+    )
     assert made.owners[0].seqs == [1, 2, 3, 4]
 
 
@@ -71,7 +78,14 @@ def test_a_directory_that_was_renamed_meanwhile_is_followed() -> None:
     ]
     made = plan(run, {}, 1)
     assert [o[1] for o in made.operations] == [
-        "mkdir", "mkdir", "rename", "rename", "rename", "rmdir", "rmdir", "dirtime",
+        "mkdir",
+        "mkdir",
+        "rename",
+        "rename",
+        "rename",
+        "rmdir",
+        "rmdir",
+        "dirtime",
     ]
     assert made.vanished == []
 
@@ -97,12 +111,25 @@ def test_an_exchange_with_what_vanishes_is_a_rename() -> None:
     run = [
         op(Kind.CREATE, 1, b"a", 1, mode=0o644),
         op(
-            Kind.RENAME, 1, b"b", 2, other=b"a", replaced=2, replaced_base=BASE, flags=RENAME_EXCHANGE
+            Kind.RENAME,
+            1,
+            b"b",
+            2,
+            other=b"a",
+            replaced=2,
+            replaced_base=BASE,
+            flags=RENAME_EXCHANGE,
         ),
         op(Kind.UNLINK, 1, b"b", 3),
     ]
     assert plan(run, {}, 1).operations[0] == (
-        1, "rename", b"a", (0,), b"b", (1, 77, 5, 6, 100, None), 0,
+        1,
+        "rename",
+        b"a",
+        (0,),
+        b"b",
+        (1, 77, 5, 6, 100, None),
+        0,
     )
 
 

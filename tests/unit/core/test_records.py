@@ -19,7 +19,11 @@ class Nowhere:
 
 HERE = Nowhere()
 SPOOL = Nowhere()
-u64, u32, i64 = st.integers(0, 2**63 - 1), st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1)
+u64, u32, i64 = (
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(-(2**63), 2**63 - 1),
+)
 maybe = lambda values: st.none() | values  # noqa: E731
 versions = st.builds(Version, u64, i64, i64, u64, maybe(st.binary(min_size=32, max_size=32)))
 operations = st.builds(
@@ -76,9 +80,7 @@ def test_inline_bytes_are_the_end_of_the_record(op: Operation, base: bool, mode:
     payload = records.encode_write(write)
     data = bytes(write.length)
     write.source = Source(HERE, 1000 + len(payload))
-    found = records.decode_operation(
-        Kind.WRITE, 3, payload + data, (HERE, 1000), lambda _: SPOOL
-    )
+    found = records.decode_operation(Kind.WRITE, 3, payload + data, (HERE, 1000), lambda _: SPOOL)
     assert found == write
 
 

@@ -168,7 +168,11 @@ class Place:
 
     def open(self, **values: object) -> WriteBack:
         return WriteBack.open(
-            self.mounts, box_uid="uid", box_name="my-box", limits=self.limits, **values  # type: ignore[arg-type]
+            self.mounts,
+            box_uid="uid",
+            box_name="my-box",
+            limits=self.limits,
+            **values,  # type: ignore[arg-type]
         )
 
     def link(self) -> BoxLink:

@@ -1,7 +1,8 @@
 """A daemon without a mount, for tests that kill it: `python driver.py DIRECTORY COUNT`.
 
-Carries out the first COUNT operations of `workload()`, from where an earlier run got to. Says `accepted N` after the N-th was
-accepted and `synced N` after a sync that covers it, each before it goes on.
+Carries out the first COUNT operations of `workload()`, from where an earlier run got to. Says
+`accepted N` after the N-th was accepted and `synced N` after a sync that covers it, each before it
+goes on.
 """
 
 from __future__ import annotations
@@ -35,9 +36,15 @@ def workload() -> Iterator[tuple[Operation, bytes]]:
             (Operation(Kind.WRITE, oid, name, 0, mode=0o644), b"first %d" % oid * 30),
             (Operation(Kind.WRITE, oid, name, 0, mode=0o644, offset=4), b"second"),
             (Operation(Kind.RENAME, oid, directory + b"/g", 0, other=name), b""),
-            (Operation(Kind.WRITE, oid, directory + b"/g", 0, mode=0o644, offset=50), b"third %d" % oid),
+            (
+                Operation(Kind.WRITE, oid, directory + b"/g", 0, mode=0o644, offset=50),
+                b"third %d" % oid,
+            ),
             (Operation(Kind.TRUNCATE, oid, directory + b"/g", 0, mode=0o644, size=60 + oid), b""),
-            (Operation(Kind.RENAME, 1000 + oid, b"e%d" % oid, 0, other=directory, is_dir=True), b""),
+            (
+                Operation(Kind.RENAME, 1000 + oid, b"e%d" % oid, 0, other=directory, is_dir=True),
+                b"",
+            ),
             (Operation(Kind.CREATE, 5000 + oid, name, 0, mode=0o600), b""),
             (Operation(Kind.UNLINK, 5000 + oid, name, 0), b""),
         ):

@@ -1,4 +1,4 @@
-"""A file tree in memory, twice: `History` does what operations say, `ModelBox` what wire operations say.
+"""A file tree in memory: `History` does what operations say, `ModelBox` what wire ones say.
 
 Both are written from the texts (core/ops.py, sdk/PROTOCOL.md section 6) and share only the tree.
 """
@@ -112,7 +112,9 @@ class History(Tree):
         elif kind is Kind.MKDIR:
             self.add(op.path, Node("dir", mode=op.mode or 0, mtime=when), op.oid, when)
         elif kind is Kind.SYMLINK:
-            self.add(op.path, Node("link", mode=0o777, target=op.data or b"", mtime=when), op.oid, when)
+            self.add(
+                op.path, Node("link", mode=0o777, target=op.data or b"", mtime=when), op.oid, when
+            )
         elif kind is Kind.MKNOD:
             made = Node("node", mode=op.mode or 0, rdev=op.size, mtime=when)
             self.add(op.path, made, op.oid, when)
@@ -222,7 +224,7 @@ class ModelBox(Tree):
         if kind == 2:
             if pre[1] in self.failed:
                 raise Refused(errno.ECANCELED)
-            version, is_dir, other = self.left[pre[1]]  # type: ignore[index]
+            version, _, other = self.left[pre[1]]  # type: ignore[index]
             if version is None:
                 self.check((0,), found)
                 return
@@ -243,7 +245,9 @@ class ModelBox(Tree):
         if found.version != tuple(pre[1:5]):
             raise Refused(errno.ESTALE, conflict=True)
 
-    def apply(self, operations: list[tuple[object, ...]], contents: list[tuple[bytes, int, int]]) -> list[tuple[int, int]]:
+    def apply(
+        self, operations: list[tuple[object, ...]], contents: list[tuple[bytes, int, int]]
+    ) -> list[tuple[int, int]]:
         outcomes = []
         last = 0
         for operation in operations:
@@ -265,7 +269,9 @@ class ModelBox(Tree):
             outcomes.append((seq, number))
         return outcomes
 
-    def _one(self, operation: tuple[object, ...], contents: list[tuple[bytes, int, int]]) -> tuple[Node | None, Node | None]:
+    def _one(
+        self, operation: tuple[object, ...], contents: list[tuple[bytes, int, int]]
+    ) -> tuple[Node | None, Node | None]:
         _, kind, path, pre, *rest = operation
         assert isinstance(path, bytes)
         assert isinstance(pre, tuple)
@@ -357,7 +363,14 @@ class ModelBox(Tree):
         found.ctime = self.tick()
         return found, None
 
-    def _rename(self, path: bytes, pre: tuple[object, ...], source: bytes, source_pre: tuple[object, ...], flags: int) -> tuple[Node | None, Node | None]:
+    def _rename(
+        self,
+        path: bytes,
+        pre: tuple[object, ...],
+        source: bytes,
+        source_pre: tuple[object, ...],
+        flags: int,
+    ) -> tuple[Node | None, Node | None]:
         node, found = self.find(source), self.find(path)
         self.check(source_pre, node)
         self.check(pre, found)

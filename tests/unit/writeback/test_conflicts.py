@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 def only_conflict(place: Place, name: str) -> Path:
-    (found,) = [p for p in place.box.rglob(f"{name}.conflict-*")]
+    (found,) = place.box.rglob(f"{name}.conflict-*")
     return found
 
 
@@ -97,9 +97,7 @@ async def test_an_editor_saves_over_what_changed_there(place: Place) -> None:
     async with place.mounted() as m:
         seen = version(file)
         temporary = m.user.create(b".f.swp", b"ours")
-        m.user.do(
-            Kind.RENAME, temporary, b"f", other=b".f.swp", replaced=99, replaced_base=seen
-        )
+        m.user.do(Kind.RENAME, temporary, b"f", other=b".f.swp", replaced=99, replaced_base=seen)
         file.write_bytes(b"theirs")
         assert await synced(m, b"f") == errno.EIO
         await settled(m)

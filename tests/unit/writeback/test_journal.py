@@ -48,7 +48,10 @@ def test_a_record_that_does_not_fit_is_cut_away(tmp_path: Path) -> None:
     size = journal.size
     file = journal.path / "segment-1"
     for room in range(1, 60, 7):
-        with file_size_limit(file.stat().st_size + room), pytest.raises(OSError, match="large") as caught:
+        with (
+            file_size_limit(file.stat().st_size + room),
+            pytest.raises(OSError, match="large") as caught,
+        ):
             write(journal, b"x" * 100)
         assert caught.value.errno == errno.EFBIG
         assert journal.size == size == file.stat().st_size
@@ -56,7 +59,10 @@ def test_a_record_that_does_not_fit_is_cut_away(tmp_path: Path) -> None:
     assert op.seq == 2
     journal.close()
     journal, found = Journal.adopt(journal.path, Limits())
-    assert [item.source.blob.read(item.source.offset, item.length) for item in found] == [b"one", b"two"]  # type: ignore[union-attr]
+    assert [item.source.blob.read(item.source.offset, item.length) for item in found] == [
+        b"one",
+        b"two",
+    ]  # type: ignore[union-attr]
     journal.close()
 
 

@@ -1,4 +1,4 @@
-"""The daemon is killed at every point of the durable path, and the next one finishes what it had accepted."""
+"""The daemon is killed at every point of the durable path; the next one finishes its work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Data:
         return self.data[offset : offset + length]
 
 
-def history(count: int) -> dict[bytes, tuple[str, bytes, int]]:
+def history(count: int) -> dict[bytes, tuple[object, ...]]:
     tree = History()
     for op, data in islice(workload(), count):
         if op.kind is Kind.WRITE:
@@ -40,14 +40,14 @@ def history(count: int) -> dict[bytes, tuple[str, bytes, int]]:
     seen = tree.picture()
     # Kind, content, mode; for files the time too.
     return {
-        path: (str(facts[0]), bytes(facts[4]), facts[1], facts[3] if facts[0] == "file" else 0)  # type: ignore[call-overload,misc]
-        for path, facts in seen.items()
+        path: (kind, content, mode, mtime if kind == "file" else 0)
+        for path, (kind, mode, _uid, mtime, content, *_rest) in seen.items()
         if path
     }
 
 
-def content(box: Path) -> dict[bytes, tuple[str, bytes, int]]:
-    found = {}
+def content(box: Path) -> dict[bytes, tuple[object, ...]]:
+    found: dict[bytes, tuple[object, ...]] = {}
     for path in box.rglob("*"):
         name = os.fsencode(path.relative_to(box))
         mode = path.stat().st_mode & 0o7777
@@ -55,7 +55,7 @@ def content(box: Path) -> dict[bytes, tuple[str, bytes, int]]:
             found[name] = ("dir", b"", mode, 0)
         else:
             found[name] = ("file", path.read_bytes(), mode, path.stat().st_mtime_ns)
-    return found  # type: ignore[return-value]
+    return found
 
 
 def run(place: Place, count: int, fault: str) -> tuple[int, int, int]:
@@ -82,7 +82,10 @@ def run(place: Place, count: int, fault: str) -> tuple[int, int, int]:
 
 
 async def check(place: Place, accepted: int, synced: int) -> None:
-    """What was synced is there, and after recovery what was accepted; perhaps one more, of which nobody heard."""
+    """What was synced is there, and after recovery what was accepted.
+
+    Perhaps one more, of which nobody heard.
+    """
     place.limits = LIMITS
     async with place.mounted() as m:
         assert m.recovered == []

@@ -118,15 +118,13 @@ async def test_recovery_into_a_full_box_says_so_and_keeps_everything(small: Plac
         async with small.mounted() as m:
             raise AssertionError
     assert caught.group_contains(OSError, match="No space left")
-    subprocess.run(
-        ["mount", "-o", "remount,size=16m", small.directory / "small"], check=True
-    )
+    subprocess.run(["mount", "-o", "remount,size=16m", small.directory / "small"], check=True)
     async with small.mounted() as m:
         assert (small.box / "big").stat().st_size == 20 << 18
 
 
 async def test_an_operation_in_trouble_is_resumed(small: Place) -> None:
-    """The box has carried out what came before it, and nothing after it until it is told to go on."""
+    """The box has done what came before it, and nothing after it until it is told to go on."""
     inner = small.box / "inner"
     inner.mkdir()
     subprocess.run(["mount", "--bind", inner, inner], check=True)
@@ -157,7 +155,7 @@ async def test_an_operation_in_trouble_is_resumed(small: Place) -> None:
 
 
 async def test_what_vanished_beside_trouble_is_not_lost(small: Place) -> None:
-    """A file that replaced another and was removed leaves a removal behind, which may be in trouble."""
+    """A file that replaced another and was removed leaves a removal behind."""
     (small.box / "inner").mkdir()
     target = small.box / "inner/f"
     target.write_bytes(b"old")
@@ -167,7 +165,12 @@ async def test_what_vanished_beside_trouble_is_not_lost(small: Place) -> None:
         async with small.mounted() as m:
             oid = m.user.create(b"tmp", b"new")
             m.user.do(
-                Kind.RENAME, oid, b"inner/f", other=b"tmp", replaced=77, replaced_base=version(target)
+                Kind.RENAME,
+                oid,
+                b"inner/f",
+                other=b"tmp",
+                replaced=77,
+                replaced_base=version(target),
             )
             m.user.do(Kind.UNLINK, oid, b"inner/f")
             assert await m.writeback.sync([b"inner/f"], m.writeback.last_seq) == errno.EROFS
