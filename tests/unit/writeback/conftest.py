@@ -62,6 +62,14 @@ class BoxLink:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
+    async def lose(self) -> None:
+        """Kill the helper, and return when it is gone; no other is started until turn()."""
+        self.up = False
+        self.kill()
+        self.broken.set()
+        while self.transport is not None:
+            await trio.lowlevel.checkpoint()
+
     def turn(self, *, up: bool) -> None:
         self.up = up
         self.signal()
