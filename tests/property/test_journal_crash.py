@@ -67,6 +67,7 @@ def reopen(path: Path, copy: Path) -> list[tuple[Kind, bytes, bytes]]:
     return result
 
 
+@pytest.mark.slow
 def test_cut_at_every_byte_of_the_last_segment(tmp_path: Path) -> None:
     journal = create(tmp_path)
     accepted = fill(journal, 12)
@@ -88,6 +89,7 @@ def test_cut_at_every_byte_of_the_last_segment(tmp_path: Path) -> None:
     assert 0 < before < len(accepted)
 
 
+@pytest.mark.slow
 def test_damage_at_every_byte_of_the_last_segment(tmp_path: Path) -> None:
     journal = create(tmp_path)
     accepted = fill(journal, 10)
@@ -105,6 +107,7 @@ def test_damage_at_every_byte_of_the_last_segment(tmp_path: Path) -> None:
         shutil.rmtree(copy.parent)
 
 
+@pytest.mark.slow
 def test_damage_in_a_middle_segment_keeps_the_rest(tmp_path: Path) -> None:
     journal = create(tmp_path)
     accepted = fill(journal, 30)

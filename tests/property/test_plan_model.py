@@ -433,7 +433,7 @@ def test_batches_leave_what_the_history_made(steps: list[tuple[str, int, int, in
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEP, min_size=5, max_size=60))
 def test_batches_leave_what_the_history_made_thoroughly(
     steps: list[tuple[str, int, int, int, int]],
