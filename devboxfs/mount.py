@@ -8,6 +8,7 @@ that moment would take everything for deleted.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import time
@@ -173,6 +174,9 @@ class _Mount:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Connect, recover, mount, serve until unmounted."""
+        # A tree is hundreds of thousands of objects that live as long as the mount, and what dies
+        # does so by its reference count: looking for cycles that often would only cost time.
+        gc.set_threshold(100_000, 20, 100)
         failure: MountError | DevboxError | None = None
         async with trio.open_nursery() as nursery:
             try:

@@ -73,7 +73,9 @@ class FileSystem:
         self.namespace = Namespace(
             self.table, self.remote, self.pending, self.user, self.clock, self.check_writable
         )
-        self.metadata = Metadata(link, self.pending, self.user, self.clock, self.check_writable)
+        self.metadata = Metadata(
+            link, self.pending, self.user, self.clock, self.check_writable, peer.statvfs
+        )
         self.content = Content(
             self.namespace,
             self.remote,
@@ -96,6 +98,7 @@ class FileSystem:
         """Own the tasks below the handlers."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.remote.run)
+            nursery.start_soon(self.metadata.run)
             nursery.start_soon(self.cache.run)
             await nursery.start(self.reader.run)
             task_status.started()

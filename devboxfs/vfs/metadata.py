@@ -17,7 +17,7 @@ from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.namespace import oserror
 from devboxfs.vfs.pending import Pending
-from sealos_devbox import BoxFileError, FileSystemUsage
+from sealos_devbox import BoxFileError, DevboxError, FileSystemUsage
 
 __all__ = ["AttributeChange", "Metadata"]
 
@@ -27,6 +27,8 @@ XATTR_CREATE = 1
 XATTR_REPLACE = 2
 USAGE_AGE = 1.0
 """Seconds for which the box's figures are taken for current."""
+USAGE_PATIENCE = 0.05
+"""Seconds that statfs waits for fresh figures."""
 
 
 @dataclass(slots=True)
@@ -57,14 +59,17 @@ class Metadata:
         user: BoxUser,
         clock: BoxClock,
         writable: Callable[[bool], None],
+        usage: FileSystemUsage,
     ) -> None:
         self.link = link
         self.pending = pending
         self.user = user
         self.clock = clock
         self._check_writable = writable
-        self._usage: FileSystemUsage | None = None
+        self._usage = usage
         self._usage_until = 0.0
+        self._usage_wanted = trio.Event()
+        self._usage_fetched = trio.Event()
 
     def change(self, node: Node, wanted: AttributeChange) -> None:
         """Apply chmod, chown, utimensat. Synchronous: one journal record."""
@@ -227,22 +232,32 @@ class Metadata:
     # -- the file system ---------------------------------------------------------------------------
 
     async def usage(self) -> FileSystemUsage:
-        """Return the box's figures, at most a second old.
+        """Return the box's figures: fresh ones on a fast link, else the last known ones.
 
-        The last known ones while it cannot be reached.
+        `rm` asks for them in every directory, so that nobody waits here for a slow link; each
+        question has them fetched for the next one.
         """
-        if self._usage is None or trio.current_time() >= self._usage_until:
+        if trio.current_time() >= self._usage_until:
+            self._usage_until = trio.current_time() + USAGE_AGE
+            self._usage_wanted.set()
+            fetched = self._usage_fetched
+            with trio.move_on_after(USAGE_PATIENCE):
+                await fetched.wait()
+        return self._usage
+
+    async def run(self) -> None:
+        """Fetch the box's figures when they are asked for."""
+        while True:
+            await self._usage_wanted.wait()
             try:
-                with trio.fail_after(
-                    max(0.0, min(2.0, self.link.deadline() - trio.current_time()))
-                ):
+                with trio.fail_at(self.link.deadline()):
                     transport = await self.link.wait_transport()
                     self._usage = await transport.statvfs()
-                    self._usage_until = trio.current_time() + USAGE_AGE
-            except (trio.TooSlowError, BoxFileError):
-                if self._usage is None:
-                    raise oserror(errno.EIO) from None
-        return self._usage
+            except (trio.TooSlowError, DevboxError):
+                pass  # the last known figures stay
+            self._usage_wanted = trio.Event()
+            fetched, self._usage_fetched = self._usage_fetched, trio.Event()
+            fetched.set()
 
     def _deadline(self) -> AbstractContextManager[trio.CancelScope]:
         """Raise trio.TooSlowError at the link's deadline."""

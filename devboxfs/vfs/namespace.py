@@ -163,7 +163,6 @@ class Namespace:
         )
         self.pending.append(operation, (node,), ((directory, name),))
         self.table.attach(directory, name, node)
-        self.table.note_hard_link(node)
         node.nlink += 1
         node.ctime_ns = now
         self._entry_changed(directory, now, 0)

@@ -182,11 +182,9 @@ class Pending:
                 image,
                 base=ContentKey.of(base) if base is not None else None,
             )
-        node.box = attr
+        self.table.box_state(node, attr)
         if attr.ino != node.ino or attr.ctime_ns != node.ctime_ns:
             self.table.numbers.record(attr, node.ino, node.ctime_ns)
-        if attr.nlink > 1:
-            self.table.note_hard_link(node)
         if content is not None:
             # The extents that were flushed stay: their bytes equal those of the new base, which is
             # what base regions are read from.

@@ -64,7 +64,8 @@ class Table:
         self.by_oid: dict[int, Node] = {}
         self.rescan: Callable[[Directory], None] = lambda _directory: None
         """Asks for a listing of a directory whose state is in doubt; set by vfs/remote.py."""
-        self._hard_links: dict[int, Node] = {}
+        self._by_box_ino: dict[int, Node] = {}
+        """Objects shown under another number than the box's: to know further names of them."""
 
     # -- numbers and names -------------------------------------------------------------------------
 
@@ -75,8 +76,8 @@ class Table:
         """
         is_dir = stat.S_ISDIR(attr.mode)
         if not is_dir and attr.nlink > 1:
-            known = self._hard_links.get(attr.ino)
-            if known is not None and stat.S_IFMT(known.mode) == stat.S_IFMT(attr.mode):
+            known = self._by_box_ino.get(attr.ino) or self.nodes.get(attr.ino)
+            if known is not None and known.parent is not None and _same_object(known, attr):
                 return known
         shown = self.numbers.shown(attr)
         ino = shown[0] if shown is not None else attr.ino
@@ -86,8 +87,8 @@ class Table:
         if shown is not None:
             node.ctime_ns = shown[1]
         self.nodes[ino] = node
-        if not is_dir and attr.nlink > 1:
-            self._hard_links[attr.ino] = node
+        if not is_dir and ino != attr.ino:
+            self._by_box_ino[attr.ino] = node
         return node
 
     def create(self, attr: Attributes) -> Node:
@@ -138,13 +139,18 @@ class Table:
             and not node.pending
         ):
             self.nodes.pop(node.ino, None)
-            if node.box is not None and self._hard_links.get(node.box.ino) is node:
-                del self._hard_links[node.box.ino]
+            if node.box is not None and self._by_box_ino.get(node.box.ino) is node:
+                del self._by_box_ino[node.box.ino]
 
-    def note_hard_link(self, node: Node) -> None:
-        """The object has, or had, several names in the box."""
-        if node.box is not None and not node.is_dir:
-            self._hard_links[node.box.ino] = node
+    def box_state(self, node: Node, attr: Attributes) -> None:
+        """An outcome of ours says what the box has now of an object; what is shown stays."""
+        old, node.box = node.box, attr
+        if node.is_dir:
+            return
+        if old is not None and old.ino != attr.ino and self._by_box_ino.get(old.ino) is node:
+            del self._by_box_ino[old.ino]
+        if attr.ino != node.ino:
+            self._by_box_ino[attr.ino] = node
 
     def resolve(self, path: bytes) -> Node | None:
         """Return the node at a path, None when it is not known."""
@@ -229,8 +235,6 @@ class Table:
         node.xattrs = None
         if changed:
             node.content = None
-        if attr.nlink > 1:
-            self.note_hard_link(node)
         self.kernel.inode(node, content=changed)
 
     def remote_name(
