@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Machine:
-    """A transport to a machine whose boot id the test chooses: the kernel's own cannot be changed."""
+    """A transport to a machine whose boot id the test chooses: the kernel's own is fixed."""
 
     def __init__(self, transport: FileTransport, boot_id: str) -> None:
         self._transport = transport
@@ -113,7 +113,7 @@ async def test_a_helper_that_forgot_the_journal_is_no_loss(place: Place) -> None
 
 
 async def test_a_journal_that_lost_its_end_goes_on(place: Place) -> None:
-    """This machine lost its power: the box has applied batches of which the journal knows nothing."""
+    """This machine lost its power: the box has applied batches that the journal does not know."""
     async with place.mounted() as m:
         m.user.create(b"a", b"1")
         assert await m.writeback.sync([b"a"], m.writeback.last_seq) == 0
