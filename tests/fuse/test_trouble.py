@@ -169,7 +169,13 @@ def test_a_read_only_bind_mount(account: Account, make_box: MakeBox) -> None:
     expected = changes(local.mount) | attribute_changes(local.mount)
     assert expected["create"] == expected["chmod"] == "EROFS"
     box = prepared(make_box(), prepare)
-    assert changes(box.mount) | attribute_changes(box.mount) == expected
+    found = changes(box.mount) | attribute_changes(box.mount)
+    if not PLAIN:
+        # The kernel answers these from names and modes that it knows, without asking a mount that
+        # is not read-only itself: as on a network file system.
+        for call in ("unlink missing", "access", "access directory"):
+            del found[call], expected[call]
+    assert found == expected
     assert box.alive()
     assert differences(box.mount, box.box) == []
 
