@@ -169,6 +169,7 @@ class Pending:
         kept = self._kept.pop(node.oid, None)
         if kept is not None:
             self.table.name_settled(*kept, batch.event)
+            node.doubtful = False
         if attr is None:
             if node.parent is None:
                 node.box = None
@@ -217,7 +218,7 @@ class Pending:
             node.doubtful = True
         if not isinstance(parent, Directory):
             return
-        if node is not None and parent.children.get(name) is node and not node.is_dir:
+        if node is not None and parent.children.get(name) is node:
             if report.kept_as is not None:
                 self._move_aside(node, parent, name, report.kept_as)
             elif report.stored_at is not None:
@@ -236,6 +237,8 @@ class Pending:
         node.pending += 1  # detach() must not forget it
         table.detach(parent, name)
         node.pending -= 1
+        if parent.stash is not None:
+            parent.stash.pop(name, None)  # the listing that follows says it
         table.attach(target, kept, node)
         node.box = None
         target.hold(kept)

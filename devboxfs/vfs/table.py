@@ -189,7 +189,7 @@ class Table:
     def finish_merge(self, directory: Directory, names: set[bytes], event: int) -> None:
         """All entries of the listing were merged: what is not among them is gone."""
         for name in [n for n in directory.children if n not in names]:
-            if directory.held(name):
+            if directory.held(name) or directory.children[name].pending:
                 self._stash(directory, name, event, None)
             elif not self.log.is_stale(directory.ino, name, event):
                 self.remove_remote(directory, name)
@@ -248,8 +248,12 @@ class Table:
         if attr is not None:
             if name in directory.children or directory.complete:
                 self._put_remote(directory, name, attr, event)
-        elif name in directory.children:
-            self.remove_remote(directory, name)
+        elif (child := directory.children.get(name)) is not None:
+            if child.pending:
+                # What we changed of it is still to meet the box's change: that may be a conflict.
+                self._stash(directory, name, event, None)
+            else:
+                self.remove_remote(directory, name)
 
     def remote_move(
         self,
@@ -272,13 +276,13 @@ class Table:
             or node.pending
             or source.held(old)
             or target.held(new)
+            or ((there := target.children.get(new)) is not None and there.pending)
             or node.links is not None
         ):
             return False
         self.log.note(source.ino, old, event)
         self.log.note(target.ino, new, event)
-        there = target.children.get(new)
-        if there is not None:
+        if target.children.get(new) is not None:
             self.remove_remote(target, new)
         del source.children[old]
         node.parent, node.name = target, new
@@ -309,10 +313,9 @@ class Table:
             self.update(child, attr, event)
             return
         if child is not None:
-            if child.box is None and child.pending:
-                # Made here under a name that is free again only because it moved: its outcome is
-                # still to come.
-                child.remote = (event, attr)
+            if child.pending:
+                # What we changed of it is still to meet the box's change: that may be a conflict.
+                self._stash(directory, name, event, attr)
                 return
             self.remove_remote(directory, name)
         node = self.adopt(attr)
@@ -332,6 +335,16 @@ class Table:
         if there is None or there[0] <= event:
             directory.stash[name] = (event, attr)
 
+    def _hear(self, directory: Directory, name: bytes, event: int) -> None:
+        """Work in what was heard of a name meanwhile, if it is younger than `event`."""
+        if directory.stash is None:
+            return
+        heard = directory.stash.pop(name, None)
+        if not directory.stash:
+            directory.stash = None
+        if heard is not None and heard[0] > event:
+            self.remote_name(directory, name, heard[1], heard[0])
+
     def _abandon(self, directory: Directory) -> None:
         """A directory is gone: so is everything below."""
         waiting = [directory]
@@ -348,14 +361,8 @@ class Table:
     def name_settled(self, directory: Directory, name: bytes, event: int) -> None:
         """An operation of ours on a name has its outcome, which is as old as `event`."""
         self.log.note(directory.ino, name, OWN)
-        if not directory.release(name):
-            return
-        if directory.stash is not None:
-            heard = directory.stash.pop(name, None)
-            if not directory.stash:
-                directory.stash = None
-            if heard is not None and heard[0] > event:
-                self.remote_name(directory, name, heard[1], heard[0])
+        if directory.release(name):
+            self._hear(directory, name, event)
 
     def object_settled(self, node: Node, event: int) -> None:
         """All operations of ours on an object have their outcomes.
@@ -364,6 +371,8 @@ class Table:
         """
         for directory, name in node.names():
             self.log.note(directory.ino, name, OWN)
+            if not directory.held(name):
+                self._hear(directory, name, event)
         heard, node.remote = node.remote, None
         if heard is not None and heard[0] > event and heard[1] is not None:
             if node.box is None or node.box.ino == heard[1].ino:

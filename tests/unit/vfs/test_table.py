@@ -297,3 +297,32 @@ def test_the_log_is_empty_when_nothing_is_under_way(table: Table) -> None:
     assert table.log.is_stale(ROOT_INO, b"x", 4)
     table.log.end()
     assert not table.log.is_stale(ROOT_INO, b"x", 4)
+
+
+def test_an_object_with_pending_content_keeps_its_name_until_its_outcome(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    node = table.root.children[b"a"]
+    node.pending = 1
+    table.remote_name(table.root, b"a", attributes(20, size=7), 8)
+    listing(table, table.root, {b"a": attributes(20, size=7)}, event=8)
+    assert table.root.children[b"a"] is node
+    node.pending = 0
+    table.object_settled(node, 7)
+    assert table.root.children[b"a"].size == 7
+    assert table.root.children[b"a"] is not node
+
+
+def test_a_link_made_in_the_box_to_a_known_file_is_the_same_object(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10)})
+    table.remote_name(table.root, b"b", attributes(10, nlink=2, time=2), 1)
+    assert table.root.children[b"b"] is table.root.children[b"a"]
+    assert table.root.children[b"a"].nlink == 2
+
+
+def test_a_link_made_in_the_box_to_a_file_of_ours_is_the_same_object(table: Table) -> None:
+    listing(table, table.root, {})
+    node = local(table, table.root, b"mine")
+    table.box_state(node, attributes(50))
+    settle(table, table.root, b"mine", node, attributes(50), event=1)
+    table.remote_name(table.root, b"b", attributes(50, nlink=2, time=2), 2)
+    assert table.root.children[b"b"] is node
