@@ -72,9 +72,9 @@ def pack_int(value: int) -> bytes:
     unsigned = ((8, 0xCC, "B"), (16, 0xCD, "H"), (32, 0xCE, "I"), (64, 0xCF, "Q"))
     signed = ((8, 0xD0, "b"), (16, 0xD1, "h"), (32, 0xD2, "i"), (64, 0xD3, "q"))
     if value >= 0:
-        bits, code, letter = next(row for row in unsigned if value < 1 << row[0])
+        _, code, letter = next(row for row in unsigned if value < 1 << row[0])
     else:
-        bits, code, letter = next(row for row in signed if value >= -(1 << (row[0] - 1)))
+        _, code, letter = next(row for row in signed if value >= -(1 << (row[0] - 1)))
     return struct.pack(">B" + letter, code, value)
 
 
@@ -83,28 +83,94 @@ def msgpack_vectors() -> Json:
     edges += [2**63, 2**64 - 1, -1, -32, -33, -128, -129, -32768, -32769, -(2**31), -(2**31) - 1]
     edges += [-(2**63), 1_700_000_000_123_456_789, -1_500_000_000]
     values: list[Json] = [None, True, False, *edges]
-    values += ["", "stat", "x" * 31, "x" * 32, "é" * 100, "x" * 255, "x" * 256, "\x00", "\U0001f600"]
-    values += [bin_(b""), bin_(b"a/b"), bin_(bytes(range(256))), bin_(b"\xff\xfe\n'"), bin_(b"z" * 255)]
-    values += [bin_(b"z" * 256), [], [1, [2, [3, []]]], list(range(15)), list(range(16)), [None] * 300]
+    values += [
+        "",
+        "stat",
+        "x" * 31,
+        "x" * 32,
+        "é" * 100,
+        "x" * 255,
+        "x" * 256,
+        "\x00",
+        "\U0001f600",
+    ]
+    values += [
+        bin_(b""),
+        bin_(b"a/b"),
+        bin_(bytes(range(256))),
+        bin_(b"\xff\xfe\n'"),
+        bin_(b"z" * 255),
+    ]
+    values += [
+        bin_(b"z" * 256),
+        [],
+        [1, [2, [3, []]]],
+        list(range(15)),
+        list(range(16)),
+        [None] * 300,
+    ]
     values += [map_(), map_(protocol=1, window=1048576, compress=False)]
     values += [{"map": [[f"k{i}", i] for i in range(16)]}]
-    attr: Json = [0o100644, 1, 1000, 1000, 5, 12, 1_700_000_000_000_000_001, 2, -3, 8, 0, None, bin_(b"\x01" * 32)]
+    attr: Json = [
+        0o100644,
+        1,
+        1000,
+        1000,
+        5,
+        12,
+        1_700_000_000_000_000_001,
+        2,
+        -3,
+        8,
+        0,
+        None,
+        bin_(b"\x01" * 32),
+    ]
     values += [attr, ["put", bin_(b"dir/\xe9"), [0], 0], [2**40, 0, attr, 0]]
     longer: list[tuple[Json, str]] = [
-        (5, "cc05"), (5, "cd0005"), (5, "ce00000005"), (5, "cf0000000000000005"), (5, "d005"),
-        (5, "d30000000000000005"), (-1, "d1ffff"), ("a", "d90161"), ("a", "da000161"),
-        ("a", "db0000000161"), (bin_(b"a"), "c5000161"), (bin_(b"a"), "c60000000161"),
-        ([1], "dc000101"), ([1], "dd0000000101"), (map_(a=1), "de0001a16101"), (map_(a=1), "df00000001a16101"),
+        (5, "cc05"),
+        (5, "cd0005"),
+        (5, "ce00000005"),
+        (5, "cf0000000000000005"),
+        (5, "d005"),
+        (5, "d30000000000000005"),
+        (-1, "d1ffff"),
+        ("a", "d90161"),
+        ("a", "da000161"),
+        ("a", "db0000000161"),
+        (bin_(b"a"), "c5000161"),
+        (bin_(b"a"), "c60000000161"),
+        ([1], "dc000101"),
+        ([1], "dd0000000101"),
+        (map_(a=1), "de0001a16101"),
+        (map_(a=1), "df00000001a16101"),
     ]
     refused = [
-        ("", "nothing"), ("c1", "a code that is never used"), ("ca3f800000", "float"),
-        ("cb3ff0000000000000", "double"), ("d400ff", "extension"), ("d6ff00000000", "timestamp"),
-        ("c70100ff", "extension with a length"), ("c0c0", "bytes after the value"), ("0100", "bytes after the value"),
-        ("cc", "cut integer"), ("cf00000000000000", "cut integer"), ("a2c3", "cut str"), ("a1ff", "str that is not UTF-8"),
-        ("a2c080", "str with an overlong form"), ("a3eda080", "str with a surrogate"), ("c402ff", "cut bin"),
-        ("c6ffffffffff", "bin of 4 GiB, cut"), ("92c0", "cut array"), ("ddffffffff", "array of 4 G entries, cut"),
-        ("dfffffffff", "map of 4 G entries, cut"), ("81a161", "map without a value"), ("8101c0", "map with an integer key"),
-        ("81c40161c0", "map with a bin key"), ("81c0c0", "map with a nil key"), ("91" * 2000 + "c0", "nested 2,000 deep"),
+        ("", "nothing"),
+        ("c1", "a code that is never used"),
+        ("ca3f800000", "float"),
+        ("cb3ff0000000000000", "double"),
+        ("d400ff", "extension"),
+        ("d6ff00000000", "timestamp"),
+        ("c70100ff", "extension with a length"),
+        ("c0c0", "bytes after the value"),
+        ("0100", "bytes after the value"),
+        ("cc", "cut integer"),
+        ("cf00000000000000", "cut integer"),
+        ("a2c3", "cut str"),
+        ("a1ff", "str that is not UTF-8"),
+        ("a2c080", "str with an overlong form"),
+        ("a3eda080", "str with a surrogate"),
+        ("c402ff", "cut bin"),
+        ("c6ffffffffff", "bin of 4 GiB, cut"),
+        ("92c0", "cut array"),
+        ("ddffffffff", "array of 4 G entries, cut"),
+        ("dfffffffff", "map of 4 G entries, cut"),
+        ("81a161", "map without a value"),
+        ("8101c0", "map with an integer key"),
+        ("81c40161c0", "map with a bin key"),
+        ("81c0c0", "map with a nil key"),
+        ("91" * 2000 + "c0", "nested 2,000 deep"),
     ]
     return {
         "values": [{"value": value, "hex": pack(value).hex()} for value in values],
@@ -113,45 +179,108 @@ def msgpack_vectors() -> Json:
     }
 
 
-TYPES = ("HELLO", "WELCOME", "REQUEST", "DATA", "END", "REPLY", "ERROR", "CREDIT", "CANCEL", "EVENTS", "PING", "PONG", "CONTROL")
+TYPES = (
+    "HELLO",
+    "WELCOME",
+    "REQUEST",
+    "DATA",
+    "END",
+    "REPLY",
+    "ERROR",
+    "CREDIT",
+    "CANCEL",
+    "EVENTS",
+    "PING",
+    "PONG",
+    "CONTROL",
+)
 
 
 def frame(kind: int, flags: int, identity: int, payload: bytes, length: int | None = None) -> bytes:
-    return struct.pack(">IBBI", len(payload) if length is None else length, kind, flags, identity) + payload
+    return (
+        struct.pack(">IBBI", len(payload) if length is None else length, kind, flags, identity)
+        + payload
+    )
 
 
 def frame_vectors() -> Json:
     plain = [
-        (1, 0, 0, pack(map_(protocol=1, client="test", window=1048576, compress=False, heartbeat_ms=10000))),
-        (3, 0, 1, pack(["stat", bin_(b"a/b"), False, 0])), (3, 0, 2**32 - 1, pack(["sync"])),
-        (4, 0, 7, b""), (4, 0, 7, b"hello"), (4, 0x10, 7, b"to stderr"), (4, 0, 7, bytes(300)),
-        (5, 0, 7, b""), (5, 0x10, 7, b""), (6, 0, 1, pack([0, None])), (7, 0, 1, pack([2, "no such file"])),
-        (7, 0, 0, pack([93, "protocol 2"])), (8, 0, 7, struct.pack(">I", 65536)), (9, 0, 7, b""),
-        (10, 0, 3, pack([])), (10, 0, 3, pack([[1, bin_(b"x"), 0x100, None, None]])), (11, 0, 0, b""),
-        (11, 0, 0, b"e" * 64), (12, 0, 0, pack([bin_(b"e"), 1, 2, 3, 4, 5])), (13, 0, 9, pack(["signal", 15])),
+        (
+            1,
+            0,
+            0,
+            pack(
+                map_(protocol=1, client="test", window=1048576, compress=False, heartbeat_ms=10000)
+            ),
+        ),
+        (3, 0, 1, pack(["stat", bin_(b"a/b"), False, 0])),
+        (3, 0, 2**32 - 1, pack(["sync"])),
+        (4, 0, 7, b""),
+        (4, 0, 7, b"hello"),
+        (4, 0x10, 7, b"to stderr"),
+        (4, 0, 7, bytes(300)),
+        (5, 0, 7, b""),
+        (5, 0x10, 7, b""),
+        (6, 0, 1, pack([0, None])),
+        (7, 0, 1, pack([2, "no such file"])),
+        (7, 0, 0, pack([93, "protocol 2"])),
+        (8, 0, 7, struct.pack(">I", 65536)),
+        (9, 0, 7, b""),
+        (10, 0, 3, pack([])),
+        (10, 0, 3, pack([[1, bin_(b"x"), 0x100, None, None]])),
+        (11, 0, 0, b""),
+        (11, 0, 0, b"e" * 64),
+        (12, 0, 0, pack([bin_(b"e"), 1, 2, 3, 4, 5])),
+        (13, 0, 9, pack(["signal", 15])),
         (13, 0, 9, pack(["resize", 24, 80])),
     ]
     text = b"the same again " * 1000
-    deflated = [(4, 0x01, 7, text), (4, 0x11, 7, text), (6, 0x01, 7, pack([3, "x" * 500])), (4, 0x01, 7, b"")]
+    deflated = [
+        (4, 0x01, 7, text),
+        (4, 0x11, 7, text),
+        (6, 0x01, 7, pack([3, "x" * 500])),
+        (4, 0x01, 7, b""),
+    ]
     squeezed = zlib.compress(text)
     refused = [
-        (frame(4, 0, 7, b"", MAX_PAYLOAD + 1), "longer than max_payload"), (frame(4, 0, 7, b"", 2**32 - 1), "4 GiB"),
-        (frame(0, 0, 1, b""), "type 0"), (frame(14, 0, 1, b""), "type 14"), (frame(255, 0, 1, b""), "type 255"),
-        (frame(3, 0x02, 1, pack(["sync"])), "flag bit 1"), (frame(4, 0x08, 1, b"x"), "flag bit 3"),
-        (frame(3, 0x10, 1, pack(["sync"])), "substream of a REQUEST"), (frame(3, 0, 0, pack(["sync"])), "REQUEST with id 0"),
-        (frame(4, 0, 0, b"x"), "DATA with id 0"), (frame(9, 0, 0, b""), "CANCEL with id 0"), (frame(11, 0, 5, b""), "PING with an id"),
-        (frame(1, 0, 5, pack(map_(protocol=1))), "HELLO with an id"), (frame(5, 0, 7, b"x"), "END with a payload"),
-        (frame(9, 0, 7, b"x"), "CANCEL with a payload"), (frame(8, 0, 7, b"\0\0\0"), "CREDIT of three bytes"),
-        (frame(8, 0, 7, b"\0\0\0\0\0"), "CREDIT of five bytes"), (frame(11, 0, 0, b"e" * 65), "PING of 65 bytes"),
-        (frame(4, 0x01, 7, b"not zlib"), "not a zlib stream"), (frame(4, 0x01, 7, squeezed[:-1]), "cut zlib stream"),
-        (frame(4, 0x01, 7, squeezed + b"x"), "bytes after the zlib stream"), (frame(4, 0x01, 7, b""), "empty zlib stream"),
+        (frame(4, 0, 7, b"", MAX_PAYLOAD + 1), "longer than max_payload"),
+        (frame(4, 0, 7, b"", 2**32 - 1), "4 GiB"),
+        (frame(0, 0, 1, b""), "type 0"),
+        (frame(14, 0, 1, b""), "type 14"),
+        (frame(255, 0, 1, b""), "type 255"),
+        (frame(3, 0x02, 1, pack(["sync"])), "flag bit 1"),
+        (frame(4, 0x08, 1, b"x"), "flag bit 3"),
+        (frame(3, 0x10, 1, pack(["sync"])), "substream of a REQUEST"),
+        (frame(3, 0, 0, pack(["sync"])), "REQUEST with id 0"),
+        (frame(4, 0, 0, b"x"), "DATA with id 0"),
+        (frame(9, 0, 0, b""), "CANCEL with id 0"),
+        (frame(11, 0, 5, b""), "PING with an id"),
+        (frame(1, 0, 5, pack(map_(protocol=1))), "HELLO with an id"),
+        (frame(5, 0, 7, b"x"), "END with a payload"),
+        (frame(9, 0, 7, b"x"), "CANCEL with a payload"),
+        (frame(8, 0, 7, b"\0\0\0"), "CREDIT of three bytes"),
+        (frame(8, 0, 7, b"\0\0\0\0\0"), "CREDIT of five bytes"),
+        (frame(11, 0, 0, b"e" * 65), "PING of 65 bytes"),
+        (frame(4, 0x01, 7, b"not zlib"), "not a zlib stream"),
+        (frame(4, 0x01, 7, squeezed[:-1]), "cut zlib stream"),
+        (frame(4, 0x01, 7, squeezed + b"x"), "bytes after the zlib stream"),
+        (frame(4, 0x01, 7, b""), "empty zlib stream"),
         (frame(4, 0x01, 7, zlib.compress(bytes(MAX_PAYLOAD + 1))), "inflates beyond max_payload"),
     ]
     return {
         "types": {name: number for number, name in enumerate(TYPES, 1)},
-        "frames": [{"type": k, "flags": f, "id": i, "payload": p.hex(), "hex": frame(k, f, i, p).hex()} for k, f, i, p in plain],
+        "frames": [
+            {"type": k, "flags": f, "id": i, "payload": p.hex(), "hex": frame(k, f, i, p).hex()}
+            for k, f, i, p in plain
+        ],
         "compressed": [
-            {"type": k, "flags": f, "id": i, "payload": p.hex(), "hex": frame(k, f, i, zlib.compress(p)).hex()}
+            {
+                "type": k,
+                "flags": f,
+                "id": i,
+                "payload": p.hex(),
+                "hex": frame(k, f, i, zlib.compress(p)).hex(),
+            }
             for k, f, i, p in deflated
         ],
         "refused": [{"hex": raw.hex(), "why": why} for raw, why in refused],
@@ -160,10 +289,49 @@ def frame_vectors() -> Json:
 
 def path_vectors() -> Json:
     long_name, limit = b"n" * 255, b"/".join([b"d" * 254] * 16)
-    good = [b"", b"a", b"a/b", b".hidden", b"...", b"..a", b"a..", b"-rf", b"new\nline", b"it's \"quoted\"", b"\xff\xfe", b" ", b"\\"]
-    good += ["日本".encode(), long_name, long_name + b"/" + long_name, limit + b"/" + b"x" * (4095 - len(limit) - 1)]
-    invalid = [b"/", b"/a", b"a/", b"a//b", b".", b"..", b"a/.", b"a/..", b"./a", b"../a", b"a/./b", b"a/../b", b"a\0b", b"\0"]
-    too_long = [b"n" * 256, b"a/" + b"n" * 256, b"n" * 256 + b"/a", limit + b"/" + b"x" * (4096 - len(limit) - 1)]
+    good = [
+        b"",
+        b"a",
+        b"a/b",
+        b".hidden",
+        b"...",
+        b"..a",
+        b"a..",
+        b"-rf",
+        b"new\nline",
+        b'it\'s "quoted"',
+        b"\xff\xfe",
+        b" ",
+        b"\\",
+    ]
+    good += [
+        "日本".encode(),
+        long_name,
+        long_name + b"/" + long_name,
+        limit + b"/" + b"x" * (4095 - len(limit) - 1),
+    ]
+    invalid = [
+        b"/",
+        b"/a",
+        b"a/",
+        b"a//b",
+        b".",
+        b"..",
+        b"a/.",
+        b"a/..",
+        b"./a",
+        b"../a",
+        b"a/./b",
+        b"a/../b",
+        b"a\0b",
+        b"\0",
+    ]
+    too_long = [
+        b"n" * 256,
+        b"a/" + b"n" * 256,
+        b"n" * 256 + b"/a",
+        limit + b"/" + b"x" * (4096 - len(limit) - 1),
+    ]
     rows: list[Json] = [{"path": path.hex(), "errno": 0} for path in good]
     rows += [{"path": path.hex(), "errno": errno.EINVAL} for path in invalid]
     rows += [{"path": path.hex(), "errno": errno.ENAMETOOLONG} for path in too_long]
@@ -174,11 +342,17 @@ def version_vectors() -> Json:
     one, two = bin_(b"\x01" * 32), bin_(b"\x02" * 32)
     base: list[Json] = [12, 1_700_000_000_000_000_001, -5, 7]
     rows = [
-        (base + [None], base + [None], True), (base + [one], base + [one], True), (base + [one], base + [None], True),
-        (base + [None], base + [two], True), (base + [one], base + [two], False), ([13, *base[1:], None], base + [None], False),
-        ([13, *base[1:], one], base + [one], False), ([*base[:3], 8, None], base + [None], False),
+        (base + [None], base + [None], True),
+        (base + [one], base + [one], True),
+        (base + [one], base + [None], True),
+        (base + [None], base + [two], True),
+        (base + [one], base + [two], False),
+        ([13, *base[1:], None], base + [None], False),
+        ([13, *base[1:], one], base + [one], False),
+        ([*base[:3], 8, None], base + [None], False),
         ([12, 1_700_000_000_000_000_002, -5, 7, None], base + [None], False),
-        ([12, 1_700_000_000_000_000_001, -6, 7, None], base + [None], False), (base, base + [None], True),
+        ([12, 1_700_000_000_000_000_001, -6, 7, None], base + [None], False),
+        (base, base + [None], True),
         (base + [one, 99], base + [one], True),
     ]
     return {"pairs": [{"one": one_, "other": other, "match": match} for one_, other, match in rows]}
@@ -196,7 +370,7 @@ def nanoseconds(mtime_ns: int) -> str:
 
 def tar(members: list[Member], end: bool = True, size_in_pax: bool = False) -> bytes:
     out = io.BytesIO()
-    archive = tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT)
+    archive = tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
     for name, content, mode, mtime_ns in members:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = len(content), mode
@@ -221,14 +395,28 @@ def tar_vectors() -> Json:
         ("one nanosecond", [put], None, [("0", b"a", 0o644, 1)], False),
         ("before the epoch", [put], None, [("0", b"a", 0o644, -1)], False),
         ("1.5 s before the epoch", [put], None, [("0", b"a", 0o644, -1_500_000_000)], False),
-        ("whole seconds before the epoch", [put], None, [("0", b"a", 0o644, -86400 * 10**9)], False),
+        (
+            "whole seconds before the epoch",
+            [put],
+            None,
+            [("0", b"a", 0o644, -86400 * 10**9)],
+            False,
+        ),
         ("the year 2262", [put], None, [("0", b"a", 0o644, 2**63 - 1)], False),
         ("the first time there is", [put], None, [("0", b"a", 0o644, -(2**63))], False),
         (
             "members in another order",
-            [[1, "put", bin_(b"a"), [0], 0], [2, "write", bin_(b"b"), [3], [[4096, 1], [0, 2]], 8192, -7], [3, "mkdir", bin_(b"\xff"), [0], 0o755]],
+            [
+                [1, "put", bin_(b"a"), [0], 0],
+                [2, "write", bin_(b"b"), [3], [[4096, 1], [0, 2]], 8192, -7],
+                [3, "mkdir", bin_(b"\xff"), [0], 0o755],
+            ],
             [bin_(b"a"), bin_(b"b")],
-            [("2", b"two", 0o644, stamp), ("0", b"zero" * 300, 0o644, stamp), ("1", b"one", 0o644, stamp)],
+            [
+                ("2", b"two", 0o644, stamp),
+                ("0", b"zero" * 300, 0o644, stamp),
+                ("1", b"one", 0o644, stamp),
+            ],
             False,
         ),
     ]
@@ -236,24 +424,43 @@ def tar_vectors() -> Json:
     for name, operations, sync, members, size_in_pax in cases:
         manifest: Json = [operations, sync]
         raw = tar([("manifest", pack(manifest), 0o600, 0), *members], size_in_pax=size_in_pax)
-        rows.append({
-            "name": name, "hex": raw.hex(), "manifest": manifest,
-            "members": [{"name": n, "mode": m, "mtime_ns": t, "content": c.hex()} for n, c, m, t in members],
-        })
+        rows.append(
+            {
+                "name": name,
+                "hex": raw.hex(),
+                "manifest": manifest,
+                "members": [
+                    {"name": n, "mode": m, "mtime_ns": t, "content": c.hex()}
+                    for n, c, m, t in members
+                ],
+            }
+        )
     manifest_member: Member = ("manifest", pack([[put], None]), 0o600, 0)
     content: Member = ("0", b"hello", 0o644, stamp)
     whole = tar([manifest_member, content])
     garbled = bytearray(whole)
     garbled[0] ^= 1
     refused = [
-        (b"", "empty"), (bytes(1024), "no manifest"), (whole[:-1024], "no end"), (whole[:-512], "half an end"), (whole[:700], "cut"),
-        (tar([content, manifest_member]), "the manifest is not first"), (bytes(garbled), "wrong checksum"),
-        (tar([manifest_member]), "content 0 is missing"), (tar([manifest_member, content, content]), "content 0 twice"),
+        (b"", "empty"),
+        (bytes(1024), "no manifest"),
+        (whole[:-1024], "no end"),
+        (whole[:-512], "half an end"),
+        (whole[:700], "cut"),
+        (tar([content, manifest_member]), "the manifest is not first"),
+        (bytes(garbled), "wrong checksum"),
+        (tar([manifest_member]), "content 0 is missing"),
+        (tar([manifest_member, content, content]), "content 0 twice"),
         (tar([manifest_member, content, ("x", b"", 0o644, 0)]), "a member that is no number"),
         (tar([("manifest", b"\xc1", 0o600, 0), content]), "a manifest that is no MessagePack"),
         (whole + b"x" * 512, "bytes after the end"),
-        (whole.replace(b"mtime=1700000000.123456789", b"mtime=1700000000.12345678x"), "mtime that is no number"),
-        (whole.replace(b"mtime=1700000000.123456789", b"mtime=17000000.123456789e2"), "mtime as a float"),
+        (
+            whole.replace(b"mtime=1700000000.123456789", b"mtime=1700000000.12345678x"),
+            "mtime that is no number",
+        ),
+        (
+            whole.replace(b"mtime=1700000000.123456789", b"mtime=17000000.123456789e2"),
+            "mtime as a float",
+        ),
     ]
     return {"tars": rows, "refused": [{"hex": raw.hex(), "why": why} for raw, why in refused]}
 
@@ -261,8 +468,11 @@ def tar_vectors() -> Json:
 def main() -> int:
     here = Path(__file__).parent
     vectors = {
-        "msgpack": msgpack_vectors(), "frames": frame_vectors(), "paths": path_vectors(),
-        "versions": version_vectors(), "apply_tar": tar_vectors(),
+        "msgpack": msgpack_vectors(),
+        "frames": frame_vectors(),
+        "paths": path_vectors(),
+        "versions": version_vectors(),
+        "apply_tar": tar_vectors(),
     }
     stale = 0
     for name, content in vectors.items():
