@@ -435,3 +435,18 @@ func TestFreshFileThatCannotBeReadAgain(t *testing.T) {
 	left := c.expect(0, []any{1, "put", b("f"), []any{0}, 0}, content{"", 0, stamp})
 	c.expect(0, []any{1, "unlink", b("f"), version(left)})
 }
+
+func TestPutKeepsUserAttributes(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/f", "old")
+	if err := syscall.Setxattr(dir+"/f", "user.note", []byte("kept"), 0); err != nil {
+		t.Skip("no user attributes on this file system: ", err)
+	}
+	c := start(t, dir, options{})
+	c.expect(0, []any{1, "put", b("f"), []any{3}, 0}, text("new"))
+	value := make([]byte, 10)
+	n, err := syscall.Getxattr(dir+"/f", "user.note", value)
+	if err != nil || string(value[:n]) != "kept" || read(t, dir+"/f") != "new" {
+		t.Fatal(n, err)
+	}
+}

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"strings"
 	"syscall"
 
 	"sealos.io/devbox-helper/internal/root"
@@ -140,16 +141,7 @@ func copyMeta(from string, st *syscall.Stat_t, toDir int, to string) error {
 	}
 	defer syscall.Close(fd)
 	sys.Fchownat(fd, "", int(st.Uid), int(st.Gid), sys.AtEmptyPath) // as far as permitted
-	names, _ := sys.Llistxattr(from)
-	for start, i := 0, 0; i < len(names); i++ {
-		if names[i] == 0 {
-			name := string(names[start:i])
-			start = i + 1
-			if value, err := sys.Lgetxattr(from, name); err == nil {
-				sys.Lsetxattr(sys.ProcName(toDir, to), name, value, 0) // as far as permitted
-			}
-		}
-	}
+	copyXattrs(from, toDir, to, "")
 	if st.Mode&syscall.S_IFMT != syscall.S_IFLNK {
 		if err := sys.ChmodFD(fd, st.Mode&0o7777); err != nil {
 			return err
@@ -196,4 +188,21 @@ func copyDir(fromDir int, from string, toDir int, to string) error {
 		}
 	}
 	return nil
+}
+
+// copyXattrs copies the attributes whose names begin with prefix, as far as permitted.
+func copyXattrs(from string, toDir int, to string, prefix string) {
+	names, _ := sys.Llistxattr(from)
+	for start, i := 0, 0; i < len(names); i++ {
+		if names[i] == 0 {
+			name := string(names[start:i])
+			start = i + 1
+			if !strings.HasPrefix(name, prefix) {
+				continue
+			}
+			if value, err := sys.Lgetxattr(from, name); err == nil {
+				sys.Lsetxattr(sys.ProcName(toDir, to), name, value, 0)
+			}
+		}
+	}
 }

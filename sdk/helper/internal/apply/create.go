@@ -42,6 +42,10 @@ func (r *run) put(o *operation) (*root.Attr, error) {
 	if p.setgid {
 		r.giveGroup(from, p.gid, content.mode)
 	}
+	if found != nil && found.IsRegular() {
+		// Who rewrites a file keeps what hangs on it. Of the other kinds, a rewritten file loses its capabilities anyway.
+		copyXattrs(sys.ProcName(p.fd, p.name), from.dir, from.name, "user.")
+	}
 	before, _ := inDir(from.dir, from.name).look()
 	from, err = r.publishAnywhere(o, from, p, found)
 	if err != nil {
