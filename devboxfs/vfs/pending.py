@@ -149,6 +149,11 @@ class Pending:
             self.table.name_settled(directory, name, batch.event)
         for node in touched.values():
             if not node.pending:
+                if node.parent is not None and node.oid and node.oid not in batch.objects:
+                    # The other side of an exchange, or what is left of several names: its state
+                    # in the box is not among the outcomes.
+                    node.doubtful = True
+                    self.table.rescan(node.parent)
                 if node.box is not None:
                     node.content = None
                 if node.oid and (node.box is not None or node.parent is None):
