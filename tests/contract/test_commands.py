@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -183,3 +185,19 @@ async def test_a_process_has_to_be_started_once(box: AsyncBox) -> None:
     with pytest.raises(RuntimeError, match="once"):
         async with process:
             pass
+
+
+def test_signals_work_where_this_process_ignores_them(tmp_path: Path) -> None:
+    """As in a shell's background job: what is ignored is inherited, and cannot even be trapped."""
+    program = """if True:
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        from sealos_devbox import Devbox, DevboxConfig
+        with Devbox(DevboxConfig(embedded=True, data_dir=sys.argv[1])) as devbox:
+            box = devbox.get_or_create("my-box")
+            print(box.run("trap 'echo caught; exit 5' INT; kill -INT $$; echo lost").stdout)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == [b"caught"]

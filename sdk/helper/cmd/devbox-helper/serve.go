@@ -63,6 +63,7 @@ func serve(o options) int {
 	if err != nil {
 		fail(o.root + ": " + err.Error())
 	}
+	exec.DefaultSignals()
 	state, stateErr := apply.OpenState(space, o.state)
 	hub := watch.NewHub(space)
 	env := &files.Env{Root: space, Event: hub.Event, WatchDir: hub.WatchDir}

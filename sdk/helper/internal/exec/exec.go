@@ -4,6 +4,7 @@ package exec
 import (
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -335,6 +336,16 @@ func drain(r *session.Request, sub byte, file *os.File) {
 		}
 		if err != nil {
 			return // end of file; EIO of a pty whose last user has gone; the deadline
+		}
+	}
+}
+
+// DefaultSignals makes what this process was told to ignore (a shell's background jobs ignore SIGINT) default again in commands: a
+// signal that is caught is reset by execve, one that is ignored stays so, and a shell cannot even trap it then.
+func DefaultSignals() {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s) // never read: here it stays without effect
 		}
 	}
 }
