@@ -74,6 +74,7 @@ class ClientSession:
         self._parser = frames.FrameParser()
         self._noise: bytearray | None = bytearray()
         self._ids = itertools.count(1)
+        self._newest_id = 0
         self._exchanges: dict[int, Exchange] = {}
         self._in_flight = 0
         # Nothing is sent before WELCOME says how much: the two stay like this until then.
@@ -327,6 +328,7 @@ class ClientSession:
         id = next(self._ids) & 0xFFFFFFFF
         while id == 0 or id in self._exchanges:
             id = next(self._ids) & 0xFFFFFFFF
+        self._newest_id = id
         return id
 
     def _start_requests(self, now: float) -> None:
@@ -514,6 +516,8 @@ class ClientSession:
         self._start_requests(now)
 
     def _on_credit(self, frame: frames.Frame, now: float) -> None:
+        if frame.id not in self._exchanges and 0 < frame.id <= self._newest_id:
+            return  # it crossed the end of its request
         exchange = self._find(frame)
         exchange.credit += _CREDIT.unpack(frame.payload)[0]
         self._make_ready(exchange)

@@ -497,3 +497,12 @@ def test_two_thousand_requests_of_every_order():
         del open_ids[:50]
     assert [unpack(exchange.reply or b"")[1] for exchange in exchanges] == [e.id for e in exchanges]
     assert not session._exchanges
+
+
+def test_credit_that_crossed_the_end_of_its_request_is_ignored() -> None:
+    session = greeted()
+    exchange = session.open("stat", b"a", False, 0, now=0.0)
+    written(session)
+    session.receive_data(reply(exchange.id) + frames.encode_credit(exchange.id, 1), 0.0)
+    assert exchange.done
+    session.receive_data(frames.encode_credit(exchange.id, 1), 0.0)
