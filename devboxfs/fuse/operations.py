@@ -270,6 +270,7 @@ class DevboxOperations(pyfuse3.Operations):
             if position > 1:
                 child.lookups += 1
 
+    @handler
     async def releasedir(self, fh: FileHandleT) -> None:
         """See pyfuse3.Operations."""
         directory = self._directories.pop(fh)
@@ -325,6 +326,7 @@ class DevboxOperations(pyfuse3.Operations):
         """See pyfuse3.Operations."""
         await self._fs.content.fsync(self._files[fh])
 
+    @handler
     async def release(self, fh: FileHandleT) -> None:
         """See pyfuse3.Operations."""
         self._fs.content.release(self._files.pop(fh))
