@@ -71,3 +71,25 @@ def test_one_writes_and_others_read(account: Account, place: Place) -> None:
     finally:
         for one in readers:
             kill_group(one)
+
+
+def test_killed_callers_do_not_stop_the_daemon(account: Account, place: Place) -> None:
+    """A request of a process that is killed is taken back, maybe just before it is read."""
+    script = 'i=0; while :; do echo $i > "$0/$1-$i"; rm "$0/$1-$i"; i=$((i+1)); echo $i; done'
+    for _ in range(40):
+        writers = [
+            subprocess.Popen(
+                ["sh", "-c", script, place.mount, str(number)],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+            )
+            for number in range(4)
+        ]  # fmt: skip
+        try:
+            for writer in writers:
+                for _ in range(5):
+                    assert writer.stdout.readline()
+        finally:
+            for writer in writers:
+                kill_group(writer)
+        # `status` asks the daemon, not the mount: a request would wake a daemon that sleeps.
+        assert place.owner.status().get("link"), "the daemon answers nobody"
