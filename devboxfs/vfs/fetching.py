@@ -95,18 +95,18 @@ class Flight:
 
 
 class _Rate:
-    """Bytes per second while anything was under way."""
+    """Bytes per second while content was arriving: what passed before that is latency."""
 
     def __init__(self) -> None:
         self.rate = 0.0
         """0 before the first measurement."""
         self._active = 0
         self._bytes = 0
-        self._since = 0.0
+        self._since: float | None = None
 
     def begin(self) -> None:
         if self._active == 0:
-            self._restart()
+            self._since = None
         self._active += 1
 
     def end(self) -> None:
@@ -114,6 +114,9 @@ class _Rate:
         self._measure(final=self._active == 0)
 
     def landed(self, size: int) -> None:
+        if self._since is None:
+            self._restart()  # its own time is not known
+            return
         self._bytes += size
         self._measure(final=False)
 
@@ -122,6 +125,8 @@ class _Rate:
         self._since = trio.current_time()
 
     def _measure(self, *, final: bool) -> None:
+        if self._since is None:
+            return
         elapsed = trio.current_time() - self._since
         if not final and elapsed < LONGEST_SAMPLE:
             return

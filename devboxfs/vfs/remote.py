@@ -135,6 +135,9 @@ class Remote:
     async def _merge(
         self, directory: Directory, entries: list[tuple[bytes, Attributes]], event: int
     ) -> None:
+        # Listed in the order of inode numbers, which is the order in which cp reads a directory (it
+        # sorts), and as good as any for the others: what is fetched ahead is then what comes next.
+        entries.sort(key=_ino)
         for start in range(0, len(entries), SLICE):
             self.table.merge(directory, entries[start : start + SLICE], event)
             if start + SLICE < len(entries):
@@ -314,3 +317,7 @@ class Remote:
     def degraded(self) -> bool:
         """Whether the table may be behind the box."""
         return self.link.state is not LinkState.ONLINE or not self.snapshot_complete
+
+
+def _ino(entry: tuple[bytes, Attributes]) -> int:
+    return entry[1].ino
