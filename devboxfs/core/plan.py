@@ -41,6 +41,9 @@ _Value = TypeVar("_Value")
 UNKNOWN_SIZE = 1 << 62
 """Stands for the size of a file that is only known to be there; larger than any."""
 
+SPARSE = 1 << 20
+"""Holes of that many bytes in all are worth two operations instead of one; a guess."""
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -318,6 +321,7 @@ class _Planner:
         return wire
 
     def _create(self, op: Operation) -> None:
+        self._next += 1  # kept for what has to come before it: see _finish_put
         wire = self._made("put", op)
         wire.mode = op.mode
         wire.mtime_ns = op.time_ns
@@ -334,9 +338,8 @@ class _Planner:
         if known is None or known.content is None:
             pre = self._pre(oid, op.base)
             known = self._object(oid, op.base)
-            if oid not in self._puts:
-                # A number is kept for the truncation that may have to come first.
-                self._next += 1
+            # A number is kept for what may have to come first: see _finish_put and _finish_write.
+            self._next += 1
             wire = self._wire("put" if oid in self._puts else "write", op, op.path, pre, oid)
             known.last = known.content = wire
             known.vague = False
@@ -561,12 +564,7 @@ class _Planner:
             owners.append(Owner(wire.seq, wire.oid, wire.seqs, wire.other))
             kind = wire.kind
             if kind == "put":
-                image = self._objects[wire.oid].image
-                assert image is not None  # noqa: S101 - a put has one
-                images[wire.oid] = image
-                mode = 0o644 if wire.mode is None else wire.mode & 0o7777
-                members.append(Member(wire.oid, 0, image.size, mode, wire.mtime_ns or 0))
-                operations.append((wire.seq, kind, wire.path, wire.pre, len(members) - 1))
+                images[wire.oid] = self._finish_put(wire, operations, members)
             elif kind == "write":
                 images[wire.oid] = self._finish_write(wire, operations, members)
             elif kind == "setattr":
@@ -593,6 +591,35 @@ class _Planner:
             operations, members, images, owners, self._vanished, self._next, self._lefts(), times
         )
 
+    def _finish_put(
+        self, wire: _Wire, operations: list[tuple[object, ...]], members: list[Member]
+    ) -> ExtentMap:
+        image = self._objects[wire.oid].image
+        assert image is not None  # noqa: S101 - a put has one
+        mode = 0o644 if wire.mode is None else wire.mode & 0o7777
+        mtime_ns = wire.mtime_ns or 0
+        if image.size - image.dirty_bytes < SPARSE:
+            members.append(Member(wire.oid, 0, image.size, mode, mtime_ns))
+            operations.append((wire.seq, "put", wire.path, wire.pre, len(members) - 1))
+            return image
+        # Holes are not sent: an empty file, then its ranges, then its size.
+        members.append(Member(wire.oid, 0, 0, mode, mtime_ns))
+        operations.append((wire.seq - 1, "put", wire.path, wire.pre, len(members) - 1))
+        ranges = self._ranges(wire, image, members)
+        pre = as_left_by(wire.seq - 1)
+        operations.append((wire.seq, "write", wire.path, pre, ranges, image.size, wire.mtime_ns))
+        return image
+
+    def _ranges(
+        self, wire: _Wire, image: ExtentMap, members: list[Member]
+    ) -> list[tuple[int, int]]:
+        """Add a member for each run of extents; returns the (offset, number) pairs of a `write`."""
+        ranges: list[tuple[int, int]] = []
+        for offset, length in _joined(image):
+            ranges.append((offset, len(members)))
+            members.append(Member(wire.oid, offset, length, 0o600, 0))
+        return ranges
+
     def _finish_write(
         self, wire: _Wire, operations: list[tuple[object, ...]], members: list[Member]
     ) -> ExtentMap:
@@ -604,10 +631,7 @@ class _Planner:
             # It was cut, then grew again: what was cut off must not come back.
             operations.append((wire.seq - 1, "write", wire.path, pre, [], image.base_size, None))
             pre = as_left_by(wire.seq - 1)
-        ranges: list[tuple[int, int]] = []
-        for offset, length in _joined(image):
-            ranges.append((offset, len(members)))
-            members.append(Member(wire.oid, offset, length, 0o600, 0))
+        ranges = self._ranges(wire, image, members)
         size = image.size if known.truncated else None
         operations.append((wire.seq, "write", wire.path, pre, ranges, size, wire.mtime_ns))
         return image

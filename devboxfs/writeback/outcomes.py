@@ -113,6 +113,13 @@ class _Judge:
 
     def _outcome(self, owner: Owner) -> Outcome:
         before = owner.wire - 1
+        if before in self._wire and self._wire[owner.wire][1] == "write":
+            # The empty file that the ranges of a sparse one are written to.
+            made = self._wire[before]
+            if made[1] == "put" and made[2] == self._wire[owner.wire][2]:
+                if self._outcomes[before].errno:
+                    return self._outcomes[before]
+                return self._outcomes[owner.wire]
         # A truncation that had to come first belongs to the write that follows it.
         if before in self._wire and self._wire[before][1] == "write":
             shrunk = self._wire[before]

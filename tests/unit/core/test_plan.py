@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from devboxfs.core.deferral import bypassing, split
 from devboxfs.core.ops import Kind, Operation, Source
-from devboxfs.core.plan import Left, plan
+from devboxfs.core.plan import SPARSE, Left, plan
 from sealos_devbox import RENAME_EXCHANGE, Version
 
 
@@ -39,8 +39,8 @@ def test_an_extracted_file_is_one_put() -> None:
         10,
     )
     assert made.operations == [
-        (10, "put", b"d/f", (0,), 0),
-        (11, "dirtime", b"d", (3,), 1001),
+        (11, "put", b"d/f", (0,), 0),
+        (12, "dirtime", b"d", (3,), 1001),
     ]
     assert (made.members[0].mode, made.members[0].mtime_ns, made.members[0].length) == (
         0o644,
@@ -155,7 +155,7 @@ def test_later_batches_refer_to_what_is_in_flight() -> None:
     first = plan([op(Kind.CREATE, 1, b"f", 1, mode=0o644)], {}, 1)
     second = plan([op(Kind.WRITE, 1, b"f", 2)], first.left, first.next_wire)
     write = second.operations[0]
-    assert write[:4] == (4, "write", b"f", (2, 1))
+    assert write[:4] == (5, "write", b"f", (2, 2))
     settled = plan([op(Kind.WRITE, 1, b"f", 2)], {1: Left(BASE, 100)}, 9)
     assert settled.operations[0][3] == (1, 77, 5, 6, 100, None)
 
@@ -185,3 +185,21 @@ def test_only_what_depends_on_nothing_passes_a_full_box() -> None:
         op(Kind.UNLINK, 4, b"d2/x", 5, base=BASE),
     ]
     assert [o.seq for o in bypassing(run)] == [3]
+
+
+def test_holes_are_not_sent() -> None:
+    size = SPARSE + 10
+    run = [
+        op(Kind.CREATE, 1, b"f", 1, mode=0o640),
+        op(Kind.WRITE, 1, b"f", 2, offset=size - 10, mode=0o640),
+        op(Kind.RENAME, 1, b"g", 3, other=b"f"),
+    ]
+    made = plan(run, {}, 1)
+    put, write, rename = made.operations[:3]
+    assert put == (1, "put", b"f", (0,), 0)
+    assert write == (2, "write", b"f", (2, 1), [(size - 10, 1)], size, 1002)
+    assert rename[5] == (2, 2)
+    assert [(m.offset, m.length, m.mode) for m in made.members] == [
+        (0, 0, 0o640),
+        (size - 10, 10, 0o600),
+    ]
