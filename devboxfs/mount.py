@@ -167,8 +167,10 @@ class _Mount:
         finally:
             with trio.move_on_after(10, shield=True):
                 await cache.aclose()
-            numbers.close()
-            writeback.close()
+            # In a thread: they sync files, which takes long when the disk is busy, and `umount`
+            # wants to be answered meanwhile. Not given up: the lock is released at their end.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_close, numbers, writeback)
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -374,6 +376,11 @@ class _Mount:
             figures = self.writeback.statistics()
             progress({"operations": figures.pending_operations, "bytes": figures.pending_bytes})
             await trio.sleep(0.2)
+
+
+def _close(numbers: Numbers, writeback: WriteBack) -> None:
+    numbers.close()
+    writeback.close()
 
 
 def _conflict(report: ConflictReport) -> Json:
