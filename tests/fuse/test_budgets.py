@@ -217,8 +217,8 @@ def test_tar_sends_batches_and_not_files(cold: MountedBox, record_property: Reco
 
 
 def batches_in(seconds: float) -> int:
-    """Six, or on a slow machine one for every 250 ms that the changes took, and the last ones."""
-    return max(6, int(seconds / 0.25) + 3)
+    """Six; on a slow machine one for every 250 ms and for some pauses of 20 ms that it makes."""
+    return max(6, int(seconds / 0.15) + 3)
 
 
 def test_changes_wait_for_nothing(furnished: MountedBox) -> None:

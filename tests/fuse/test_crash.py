@@ -26,6 +26,10 @@ from tests.support.trees import differences, fill, fill_with_oddities
 from tests.support.waiting import wait_until
 
 LENGTH = 1500
+# With DEVBOX_TEST_LONG=1, more moments to die at.
+LONG = os.environ.get("DEVBOX_TEST_LONG") == "1"
+MOMENTS = [(1, 0), (3, 20), (5, 100)]
+MOMENTS += [(seed, 10 * (seed % 5)) for seed in range(100, 140)] if LONG else []
 ROOT_OF_CHECKOUT = Path(__file__).parents[2]
 
 
@@ -152,7 +156,7 @@ def assert_all_of(box: MountedBox, operations: list[Operation], acknowledged: in
         assert [] in allowed, f"{top} after {acknowledged} operations: {allowed[0][:12]}"
 
 
-@pytest.mark.parametrize(("seed", "delay_ms"), [(1, 0), (2, 0), (3, 20), (4, 20), (5, 100)])
+@pytest.mark.parametrize(("seed", "delay_ms"), MOMENTS)
 def test_kill_at_a_random_moment(
     account: Account, make_box: MakeBox, seed: int, delay_ms: int
 ) -> None:
@@ -181,7 +185,7 @@ def test_kill_of_the_daemon_and_of_the_helper(
     assert_all_of(box, operations, acknowledged)
 
 
-@pytest.mark.parametrize("seed", [21, 22])
+@pytest.mark.parametrize("seed", [21, *([22, 23] if LONG else [])])
 def test_what_was_fsynced_is_there_before_the_second_mount(
     account: Account, make_box: MakeBox, seed: int
 ) -> None:
@@ -216,7 +220,7 @@ def fsynced(operations: list[Operation], acknowledged: int) -> dict[str, bytes]:
     return durable
 
 
-@pytest.mark.parametrize("seed", [31, 32])
+@pytest.mark.parametrize("seed", [31, *([32, 33, 34] if LONG else [])])
 def test_kill_in_the_middle_of_tar(account: Account, make_box: MakeBox, seed: int) -> None:
     box = make_box()
     source, archive = box.scratch / "source", box.scratch / "source.tar"
