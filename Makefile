@@ -7,7 +7,7 @@ GOFMT = $(shell $(GO) env GOROOT)/bin/gofmt
 export GOTOOLCHAIN := local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock generate format check test test-fuse coverage bench build demo clean
+.PHONY: help setup lock generate format check test retest test-fuse coverage bench build demo clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,10 @@ check: setup ## formatting, lint, types, directions of imports, generated code, 
 test: setup ## all tests, on real mounts
 	cd sdk/helper && $(GO) test ./...
 	.venv/bin/pytest
+
+retest: setup ## what failed last time
+	cd sdk/helper && $(GO) test ./...
+	.venv/bin/pytest --last-failed --last-failed-no-failures all
 
 test-fuse: setup ## the tests that mount
 	.venv/bin/pytest -m fuse
