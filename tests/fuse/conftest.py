@@ -132,7 +132,9 @@ def place(shared: MountedBox, request: pytest.FixtureRequest) -> Iterator[Place]
     account = shared.account
     name = f"{next(_numbers)}-" + re.sub(r"\W+", "-", request.node.name)[:60]
     local = Path(tempfile.mkdtemp(prefix="devboxfs-test-", dir=TMPFS if TMPFS.is_dir() else None))
-    account.own(local)
-    account.perform((shared.mount / name).mkdir)
-    yield Place(shared.mount / name, shared.box / name, local, shared)
-    remove_tree(local)
+    try:
+        account.own(local)
+        account.perform((shared.mount / name).mkdir)
+        yield Place(shared.mount / name, shared.box / name, local, shared)
+    finally:
+        remove_tree(local)
