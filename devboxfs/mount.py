@@ -11,6 +11,7 @@ import errno
 import gc
 import logging
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -52,6 +53,8 @@ Progress = Callable[[Json], None]
 
 MAX_TASKS = 1000
 """Requests answered at once. Tasks are cheap; the limit on work for the box is at the transport."""
+READ_AGAIN = 0.5
+"""Seconds after which a read of /dev/fuse that found nothing is given up."""
 READ_AHEAD_KB = 1024
 """Kernel read-ahead per file: reads then arrive in up to 1 MiB instead of 128 KiB."""
 
@@ -246,7 +249,15 @@ class _Mount:
             inner.start_soon(self.notifier.run)
             inner.start_soon(self._tune)
             ready()
-            await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
+            # pyfuse3 polls /dev/fuse and then reads it blocking. A process that is killed in between
+            # takes its request back, and the read waits for the next one while everything else
+            # stands still: a signal ends it (EINTR), after which pyfuse3 polls again.
+            signal.signal(signal.SIGALRM, _nothing)
+            signal.setitimer(signal.ITIMER_REAL, READ_AGAIN, READ_AGAIN)
+            try:
+                await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             inner.cancel_scope.cancel()
         # Unmounted. What was written between the last flush and that moment is still on its way;
         # when that flush did not get through, another wait would not either.
@@ -376,6 +387,10 @@ class _Mount:
             figures = self.writeback.statistics()
             progress({"operations": figures.pending_operations, "bytes": figures.pending_bytes})
             await trio.sleep(0.2)
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """Handle a signal whose only purpose is to interrupt a system call."""
 
 
 def _close(numbers: Numbers, writeback: WriteBack) -> None:
