@@ -249,9 +249,9 @@ class _Mount:
             inner.start_soon(self.notifier.run)
             inner.start_soon(self._tune)
             ready()
-            # pyfuse3 polls /dev/fuse and then reads it blocking. A process that is killed in between
-            # takes its request back, and the read waits for the next one while everything else
-            # stands still: a signal ends it (EINTR), after which pyfuse3 polls again.
+            # pyfuse3 polls /dev/fuse and then reads it blocking. A process that is killed in
+            # between takes its request back, and the read waits for the next one while everything
+            # else stands still: a signal ends it (EINTR), after which pyfuse3 polls again.
             signal.signal(signal.SIGALRM, _nothing)
             signal.setitimer(signal.ITIMER_REAL, READ_AGAIN, READ_AGAIN)
             try:
