@@ -82,7 +82,6 @@ def handler(
             if told is None:
                 number = next(_numbers)
                 _logger.exception("request %d: %s(%s) failed", number, name, _subject(args))
-            _logger.debug("HACK", exc_info=True)
             raise pyfuse3.FUSEError(code) from error
         finally:
             if (taken := monotonic() - started) > SLOW:
