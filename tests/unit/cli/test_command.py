@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from devboxfs import cli
+from devboxfs.cli import terminal
 
 
 def devboxfs(*arguments, **options):
@@ -60,4 +60,4 @@ def test_a_reader_that_goes_away():
     [("ä b", "ä b"), ("a\x1b[2Jb\n", "a\\x1b[2Jb\\n"), ("\udcff", "\\udcff")],
 )
 def test_names_cannot_write_to_the_terminal(text, printed):
-    assert cli._printable(text) == printed
+    assert terminal.printable(text) == printed
