@@ -12,7 +12,7 @@ var version = "0.1.0"
 
 const (
 	exitUsage = 2
-	usage     = "usage: devbox-helper serve --root DIR [--state DIR] [--user NAME|UID] | --version"
+	usage     = "usage: devbox-helper serve --root DIR [--state DIR] [--user NAME|UID] [--mailbox DIR] | --version"
 )
 
 func main() {
@@ -34,7 +34,7 @@ func main() {
 	os.Exit(serve(o))
 }
 
-type options struct{ root, state, user string }
+type options struct{ root, state, user, mailbox string }
 
 func parse(args []string) (options, string) {
 	var o options
@@ -43,8 +43,6 @@ func parse(args []string) (options, string) {
 	}
 	switch args[0] {
 	case "serve":
-	case "apply", "snapshot", "read", "watch":
-		return o, "the one-shot mode is not part of this version"
 	default:
 		return o, usage
 	}
@@ -59,6 +57,8 @@ func parse(args []string) (options, string) {
 			o.state = args[1]
 		case "--user":
 			o.user = args[1]
+		case "--mailbox":
+			o.mailbox = args[1]
 		default:
 			return o, usage
 		}

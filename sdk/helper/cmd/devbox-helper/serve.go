@@ -10,6 +10,7 @@ import (
 	"sealos.io/devbox-helper/internal/apply"
 	"sealos.io/devbox-helper/internal/exec"
 	"sealos.io/devbox-helper/internal/files"
+	"sealos.io/devbox-helper/internal/mailbox"
 	"sealos.io/devbox-helper/internal/msgpack"
 	"sealos.io/devbox-helper/internal/root"
 	"sealos.io/devbox-helper/internal/session"
@@ -79,8 +80,18 @@ func serve(o options) int {
 	}
 	runner := &exec.Runner{Space: space}
 	handlers["exec"] = runner.Handler
+	var in io.Reader = channel(0)
+	var out io.Writer = channel(1)
+	if o.mailbox != "" {
+		box, err := mailbox.Open(o.mailbox)
+		if err != nil {
+			fail(o.mailbox + ": " + err.Error())
+		}
+		defer box.Remove()
+		in, out = box, mailbox.NewLines(out)
+	}
 	conn := session.New(session.Config{
-		In: channel(0), Out: channel(1), Handlers: handlers,
+		In: in, Out: out, Handlers: handlers,
 		Ordered: map[string]func(*session.Request){"apply": changes.Announce},
 		Welcome: welcome(space, capabilities(state, space)),
 		Pong: func(b []byte) []byte {
