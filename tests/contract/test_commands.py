@@ -129,7 +129,7 @@ async def test_no_such_program(box: AsyncBox) -> None:
 
 async def test_a_conversation(box: AsyncBox) -> None:
     with anyio.fail_after(60):
-        async with box.start('while read line; do echo "<$line>"; done; exit 7') as process:
+        async with box.open_process('while read line; do echo "<$line>"; done; exit 7') as process:
             for word in ("one", "two"):
                 await process.send(f"{word}\n")
                 assert await process.receive() == ("stdout", f"<{word}>\n".encode())
@@ -144,7 +144,7 @@ async def test_signals_reach_the_group(box: AsyncBox) -> None:
     with anyio.fail_after(60):
         # In small steps: a shell runs its trap only when the command before it has ended.
         line = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.01; done"
-        async with box.start(line) as process:
+        async with box.open_process(line) as process:
             assert await process.receive() == ("stdout", b"ready\n")
             await process.send_signal(signal.SIGINT)
             assert await process.receive() == ("stdout", b"caught\n")
@@ -154,7 +154,7 @@ async def test_signals_reach_the_group(box: AsyncBox) -> None:
 
 async def test_leaving_the_block_kills(box: AsyncBox) -> None:
     with anyio.fail_after(60):
-        async with box.start("echo $$; exec sleep 1000") as process:
+        async with box.open_process("echo $$; exec sleep 1000") as process:
             output = await process.receive()
             assert output is not None
         while (await box.run(["kill", "-0", output[1].strip().decode()])).ok:
@@ -163,7 +163,7 @@ async def test_leaving_the_block_kills(box: AsyncBox) -> None:
 
 async def test_a_terminal(box: AsyncBox) -> None:
     with anyio.fail_after(60):
-        async with box.start("stty size; read x; stty size", terminal=(24, 80)) as process:
+        async with box.open_process("stty size; read x; stty size", terminal=(24, 80)) as process:
             output = b""
             while b"24 80" not in output:
                 received = await process.receive()
@@ -177,7 +177,7 @@ async def test_a_terminal(box: AsyncBox) -> None:
 
 
 async def test_a_process_has_to_be_started_once(box: AsyncBox) -> None:
-    process = box.start(["true"])
+    process = box.open_process(["true"])
     with pytest.raises(RuntimeError, match="with"):
         await process.receive()
     async with process:

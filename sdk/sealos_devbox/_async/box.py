@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from sealos_devbox._async.connection import Connection, TaskHost
-from sealos_devbox._async.embedded import EmbeddedEngine
 from sealos_devbox._async.files import AsyncFiles
 from sealos_devbox._async.process import AsyncProcess, Command, run_command
-from sealos_devbox._async.values import CommandResult
+from sealos_devbox._async.service import BoxRecord, Service
 from sealos_devbox._transport.base import FileTransport
 from sealos_devbox.paths import BoxPath
-from sealos_devbox.server.store import StoredBox
+from sealos_devbox.results import CommandResult
 
 __all__ = ["AsyncBox"]
 
@@ -27,9 +26,9 @@ class AsyncBox:
     and nothing else: the box stays.
     """
 
-    def __init__(self, engine: EmbeddedEngine, stored: StoredBox, host: TaskHost) -> None:
-        self._engine = engine
-        self._stored = stored
+    def __init__(self, service: Service, record: BoxRecord, host: TaskHost) -> None:
+        self._service = service
+        self._record = record
         self._host = host
         self._connection = self._connect()
         self._files = AsyncFiles(self._connection, self._connect)
@@ -40,17 +39,17 @@ class AsyncBox:
     @property
     def name(self) -> str:
         """The box's name."""
-        return self._stored.name
+        return self._record.name
 
     @property
     def uid(self) -> str:
         """What tells the box from any other, one of the same name made later included."""
-        return self._stored.uid
+        return self._record.uid
 
     @property
     def location(self) -> str:
         """Which service the box belongs to and where its files are, for people to read."""
-        return self._engine.location(self._stored)
+        return self._record.location
 
     @property
     def fs(self) -> AsyncFiles:
@@ -76,10 +75,10 @@ class AsyncBox:
         the output so far. With `check`, CommandFailedError is raised unless it ended with exit code
         0. Raises CommandNotFoundError when the box has no such program.
         """
-        process = self.start(command, cwd=cwd, env=env)
+        process = self.open_process(command, cwd=cwd, env=env)
         return await run_command(process, command, input, timeout, check=check)
 
-    def start(
+    def open_process(
         self,
         command: Command,
         *,
@@ -99,7 +98,7 @@ class AsyncBox:
 
         For programs that manage connections themselves: nothing is reconnected.
         """
-        async with self._engine.open_transport(self._stored) as transport:
+        async with self._service.open_transport(self._record) as transport:
             yield transport
 
     async def aclose(self) -> None:
@@ -121,6 +120,6 @@ class AsyncBox:
         def open_transport(
             on_end: Callable[[], None],
         ) -> AbstractAsyncContextManager[FileTransport]:
-            return self._engine.open_transport(self._stored, on_end)
+            return self._service.open_transport(self._record, on_end)
 
         return Connection(self._host, open_transport)

@@ -1,33 +1,48 @@
 """The embedded engine as the client sees it: boxes that are directories, helpers that are children.
 
-The engine's boxes are reached by a helper on this machine, one process for each connection.
+The engine's boxes are reached by a helper on this machine, one process for each connection. Its
+control plane is an application in this process, which is started at the first call that needs it:
+mounting a box and working with its files does without.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
+from anyio import to_thread
+
+from sealos_devbox._async.connection import TaskHost
+from sealos_devbox._async.service import BoxDetail, BoxRecord, ControlPlane
 from sealos_devbox._transport.base import ByteChannel, FileTransport
 from sealos_devbox._transport.delayed import open_delayed_channel
 from sealos_devbox._transport.helper import open_helper_transport
 from sealos_devbox._transport.helper_bundle import find_helper
+from sealos_devbox._transport.ladder import RUNGS, BoxTarget, open_box_transport
 from sealos_devbox._transport.subprocess import SubprocessChannel
 from sealos_devbox.config import EmbeddedSettings
+from sealos_devbox.errors import CapabilityError
 from sealos_devbox.server.store import BoxStore, StoredBox
 
-__all__ = ["EmbeddedEngine"]
+__all__ = ["EmbeddedService"]
 
 
-class EmbeddedEngine:
+class EmbeddedService:
     """Finds boxes and opens ways to them."""
 
-    def __init__(self, settings: EmbeddedSettings) -> None:
+    def __init__(self, settings: EmbeddedSettings, host: TaskHost) -> None:
+        if settings.transport in RUNGS and settings.transport != "helper":
+            raise CapabilityError(
+                f"A box of the embedded engine is not reached by {settings.transport!r}.",
+                hint="Leave the transport out, or take the helper.",
+            )
         self._settings = settings
-        self.store = BoxStore(settings.data_dir)
+        self._host = host
+        self._store = BoxStore(settings.data_dir)
 
     @property
-    def service(self) -> str:
+    def description(self) -> str:
         """Which service this is, for people to read."""
         return f"the embedded engine ({self._settings.data_dir})"
 
@@ -36,21 +51,71 @@ class EmbeddedEngine:
         """Why this service was chosen, for people to read."""
         return self._settings.reason
 
-    def location(self, stored: StoredBox) -> str:
-        """Where a box's files are, for people to read."""
-        return f"embedded engine, files in {stored.workspace}"
+    async def get(self, name: str) -> BoxRecord:
+        """Return a box; the control plane is not asked."""
+        return self._record(await to_thread.run_sync(self._store.get, name))
+
+    async def list(self) -> builtins.list[BoxRecord]:
+        """Return the boxes, by name; the control plane is not asked."""
+        return [self._record(box) for box in await to_thread.run_sync(self._store.list)]
+
+    async def create_plain(self, name: str, *, exist_ok: bool) -> BoxRecord | None:
+        """Make a box that is an empty directory."""
+        make = self._store.get_or_create if exist_ok else self._store.create
+        return self._record(await to_thread.run_sync(make, name))
+
+    async def record(self, detail: BoxDetail) -> BoxRecord:
+        """Return the record for a box that the control plane has described."""
+        record = await self.get(detail.info.name)
+        record.detail = detail
+        return record
+
+    async def delete(self, name: str) -> bool:
+        """Remove a box with its directory."""
+        await to_thread.run_sync(self._store.delete, name)
+        return True
+
+    async def control(self) -> ControlPlane:
+        """Start the engine's control plane in this process."""
+        raise CapabilityError("The embedded engine has no control plane in this version.")
+
+    def open_transport(
+        self, record: BoxRecord, on_end: Callable[[], None] | None = None
+    ) -> AbstractAsyncContextManager[FileTransport]:
+        """Start a helper on the box's workspace and connect to it."""
+        if self._settings.transport in ("auto", "helper"):
+            return self._open_helper(record, on_end)
+        return open_box_transport(
+            BoxTarget(
+                name=record.name,
+                uid=record.uid,
+                location=record.location,
+                workspace=str(record.directory),
+                transport=self._settings.transport,
+                helper=self._settings.helper,
+                timeouts=self._settings.timeouts,
+            ),
+            on_end,
+        )
+
+    async def aclose(self) -> None:
+        """Stop the control plane, if it was started."""
+
+    def _record(self, stored: StoredBox) -> BoxRecord:
+        return BoxRecord(
+            name=stored.name,
+            uid=stored.uid,
+            location=f"embedded engine, files in {stored.workspace}",
+            directory=stored.workspace,
+        )
 
     @asynccontextmanager
-    async def open_transport(
-        self, stored: StoredBox, on_end: Callable[[], None] | None = None
+    async def _open_helper(
+        self, record: BoxRecord, on_end: Callable[[], None] | None
     ) -> AsyncIterator[FileTransport]:
-        """Start a helper on the box's workspace and connect to it.
-
-        `on_end` is called once nothing more will come from it.
-        """
         helper = self._settings.helper or find_helper()
         channel: ByteChannel = await SubprocessChannel.open(
-            [helper, "serve", "--root", stored.workspace]
+            [helper, "serve", "--root", str(record.directory)]
         )
         async with AsyncExitStack() as stack:
             delay = self._settings.link_delay_ms / 2000  # seconds, each way

@@ -13,10 +13,16 @@ import anyio
 
 from sealos_devbox._async.connection import Connection, Link
 from sealos_devbox._async.deadline import TIMEOUT, deadline
-from sealos_devbox._async.values import CommandFailedError, CommandResult, CommandTimeoutError
 from sealos_devbox._transport.base import CommandStream
-from sealos_devbox.errors import BoxFileError, BoxFileNotFoundError, CommandNotFoundError
+from sealos_devbox.errors import (
+    BoxFileError,
+    BoxFileNotFoundError,
+    CommandFailedError,
+    CommandNotFoundError,
+    CommandTimeoutError,
+)
 from sealos_devbox.paths import BoxPath, box_path
+from sealos_devbox.results import CommandResult
 
 __all__ = ["AsyncProcess", "Command", "run_command"]
 

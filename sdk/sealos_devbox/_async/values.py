@@ -1,4 +1,4 @@
-"""What the file API and commands answer."""
+"""What the file API answers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import stat
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sealos_devbox.errors import DeadlineExceededError, DevboxError
 from sealos_devbox.paths import path_text
 from sealos_devbox.types import Attributes, Version
 
 __all__ = [
-    "CommandFailedError",
-    "CommandResult",
-    "CommandTimeoutError",
     "FileInfo",
     "FileType",
     "TransferResult",
@@ -137,50 +133,3 @@ class WatchEvent:
     old_path: str | None = None
     info: FileInfo | None = None
     """The object as it is now, which may be later than the change; None when it is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """What a command came to."""
-
-    stdout_bytes: bytes = field(repr=False)
-    stderr_bytes: bytes = field(repr=False)
-    exit_code: int | None
-    """None when a signal ended it."""
-    signal: int | None
-    """The signal that ended it, if one did."""
-    duration: float
-    """Seconds, as seen from here."""
-
-    @property
-    def stdout(self) -> str:
-        """Output as text; bytes that are not UTF-8 are kept by surrogateescape."""
-        return self.stdout_bytes.decode("utf-8", "surrogateescape")
-
-    @property
-    def stderr(self) -> str:
-        """Error output as text; bytes that are not UTF-8 are kept by surrogateescape."""
-        return self.stderr_bytes.decode("utf-8", "surrogateescape")
-
-    @property
-    def ok(self) -> bool:
-        """Whether the exit code is 0."""
-        return self.exit_code == 0
-
-
-class CommandFailedError(DevboxError):
-    """A command that was run with ``check=True`` did not end with exit code 0."""
-
-    def __init__(self, message: str, result: CommandResult) -> None:
-        super().__init__(message)
-        self.result = result
-
-
-class CommandTimeoutError(DeadlineExceededError):
-    """A command was killed because its time was up; `result` holds its output until then."""
-
-    retryable = False
-
-    def __init__(self, message: str, result: CommandResult) -> None:
-        super().__init__(message)
-        self.result = result

@@ -9,11 +9,11 @@ from typing import Self
 
 from sealos_devbox._async.box import AsyncBox
 from sealos_devbox._async.process import Command
-from sealos_devbox._async.values import CommandResult
 from sealos_devbox._sync._portal import Portal
 from sealos_devbox._sync.files import Files
 from sealos_devbox._sync.process import Process
 from sealos_devbox.paths import BoxPath
+from sealos_devbox.results import CommandResult
 
 __all__ = ["Box"]
 
@@ -76,7 +76,7 @@ class Box:
             self._async.run, command, cwd=cwd, env=env, input=input, timeout=timeout, check=check
         )
 
-    def start(
+    def open_process(
         self,
         command: Command,
         *,
@@ -89,7 +89,7 @@ class Box:
         `terminal`: (rows, columns) of a terminal that the command gets instead of pipes.
         """
         return Process(
-            self._portal, self._async.start(command, cwd=cwd, env=env, terminal=terminal)
+            self._portal, self._async.open_process(command, cwd=cwd, env=env, terminal=terminal)
         )
 
     def close(self) -> None:

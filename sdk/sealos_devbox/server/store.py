@@ -27,7 +27,7 @@ from pathlib import Path
 
 import msgspec
 
-from sealos_devbox.errors import BoxNotFoundError, DevboxError
+from sealos_devbox.errors import BoxExistsError, BoxNotFoundError, DevboxError
 
 __all__ = ["BoxExistsError", "BoxStore", "StoredBox", "check_name"]
 
@@ -36,10 +36,6 @@ _log = logging.getLogger(__name__)
 # RFC 1123 label, as Kubernetes demands of a Devbox's name.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NAME_MAX = 63
-
-
-class BoxExistsError(DevboxError):
-    """There is a box of that name already."""
 
 
 class _Description(msgspec.Struct, frozen=True):
