@@ -216,8 +216,13 @@ class Remote:
                     batch = await events.receive()
                     if batch is None:
                         raise TransportError("the watch ended")
-                    for start in range(0, len(batch), SLICE):
-                        self._take(batch[start : start + SLICE])
+                    start = 0
+                    while start < len(batch):
+                        end = start + SLICE
+                        if end < len(batch) and batch[end].moved_from is not None:
+                            end += 1  # the two halves of a rename stay together
+                        self._take(batch[start:end])
+                        start = end
                         await trio.lowlevel.checkpoint()
 
     async def _snapshot(self, transport: FileTransport) -> None:
@@ -259,11 +264,12 @@ class Remote:
     def _take(self, events: list[Event]) -> None:
         """Work in events.
 
-        Renames arrive as a removal followed by an appearance that names its origin.
+        Renames arrive as a removal followed at once by an appearance that names its origin. (By
+        that only are they known: frames are joined on the way here, so the same name may have been
+        removed for good in another of these events.)
         """
         table = self.table
-        moved = {event.moved_from for event in events if event.moved_from is not None}
-        for event in events:
+        for index, event in enumerate(events):
             self._events += 1
             if event.mask & UNMOUNTED:
                 log.error("the workspace of box %s is gone", self.link.box.name)
@@ -275,7 +281,8 @@ class Remote:
                     table.update(table.root, event.attr, event.number)
                 continue
             parent_path, _, name = event.path.rpartition(b"/")
-            if event.attr is None and event.path in moved:
+            after = events[index + 1] if index + 1 < len(events) else None
+            if event.attr is None and after is not None and after.moved_from == event.path:
                 continue
             origin = event.moved_from
             directory = table.resolve(parent_path)

@@ -126,17 +126,18 @@ def _directory(path: str) -> str:
 
 def watch_events(events: list[Event]) -> list[WatchEvent]:
     """Say in the words of the API what the box reported (PROTOCOL.md section 7)."""
-    moved = {event.moved_from for event in events if event.moved_from is not None}
     said = []
-    for event in events:
+    for index, event in enumerate(events):
         path = path_text(event.path)
         if event.mask & _IN_Q_OVERFLOW:
             said.append(WatchEvent("overflow", path))
         elif event.attr is None:
-            # The old name of what was moved comes as an event of its own, before that of the new.
-            if event.path not in moved:
+            # The old name of what was moved comes as an event of its own, right before that of the
+            # new. (The same name may be told of more than once: frames are joined on the way here.)
+            after = events[index + 1 : index + 2]
+            if not (after and after[0].moved_from == event.path):
                 said.append(WatchEvent("deleted", path))
-        else:
+        elif event.mask:  # else an entry changed, and the directory's times with it: no news
             old_path = None if event.moved_from is None else path_text(event.moved_from)
             info = file_info(event.path, event.attr)
             said.append(WatchEvent(_kind(event), path, old_path, info))

@@ -44,6 +44,27 @@ def test_a_move_is_one_event() -> None:
     assert (moved.kind, moved.path, moved.old_path) == ("moved", "new\udcff", "old")
 
 
+def test_a_name_that_was_moved_away_and_later_deleted() -> None:
+    """Frames that are taken together may tell of one name more than once."""
+    said = watch_events(
+        [
+            Event(1, b"old", 0x40, None),
+            Event(2, b"new", 0x80, ATTR, b"old"),
+            Event(3, b"old", 0x100, ATTR),
+            Event(4, b"old", 0x200, None),
+        ]
+    )
+    assert [(event.kind, event.path) for event in said] == [
+        ("moved", "new"),
+        ("created", "old"),
+        ("deleted", "old"),
+    ]
+
+
+def test_a_directory_whose_entries_changed_is_no_news() -> None:
+    assert watch_events([Event(1, b"directory", 0, ATTR)]) == []
+
+
 def test_the_root_that_is_gone() -> None:
     (gone,) = watch_events([Event(1, b"", 0x2000, None)])
     assert (gone.kind, gone.path) == ("deleted", ".")

@@ -90,16 +90,18 @@ type client struct {
 	reader  *wire.Reader
 	welcome value
 
-	mu       sync.Mutex
-	sendMu   sync.Mutex
-	last     uint32
-	answers  map[uint32]*answer
-	events   chan value
-	pongs    chan value
-	exited   chan struct{}
-	status   int
-	noCredit bool
-	connErr  value
+	mu      sync.Mutex
+	sendMu  sync.Mutex
+	last    uint32
+	answers map[uint32]*answer
+	events  chan value
+	// events without a bit of inotify
+	directories chan value
+	pongs       chan value
+	exited      chan struct{}
+	status      int
+	noCredit    bool
+	connErr     value
 }
 
 type answer struct {
@@ -122,7 +124,8 @@ type options struct {
 
 func start(t testing.TB, root string, o options) *client {
 	t.Helper()
-	c := &client{t: t, answers: map[uint32]*answer{}, events: make(chan value, 100000), pongs: make(chan value, 1000),
+	c := &client{t: t, answers: map[uint32]*answer{}, events: make(chan value, 100000),
+		directories: make(chan value, 100000), pongs: make(chan value, 1000),
 		exited: make(chan struct{}), noCredit: o.noCredit}
 	c.cmd = exec.Command(binary_, append([]string{"serve", "--root", root}, o.args...)...)
 	c.cmd.Env = append(os.Environ(), o.env...)
@@ -207,7 +210,11 @@ func (c *client) take(f wire.Frame) {
 			c.t.Error(err)
 		}
 		for _, e := range all.Items {
-			c.events <- e
+			if e.At(2).Int == 0 { // a directory of which entries changed
+				c.directories <- e
+			} else {
+				c.events <- e
+			}
 		}
 		return
 	case wire.Pong:

@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -249,6 +250,93 @@ func TestWatchConverges(t *testing.T) {
 	for p := range have {
 		if !want[p] {
 			t.Errorf("%s is known but not there", p)
+		}
+	}
+}
+
+// TestEveryRenamedNameIsDecided: renames to and fro within one frame, each of which has a say in what is told of the
+// other's names. At the end the client knows of every name what is there.
+func TestEveryRenamedNameIsDecided(t *testing.T) {
+	for name, renames := range map[string]string{
+		"twice over one name":     "dc ac wd",
+		"a rotation":              "bc ab wa",
+		"a swap":                  "at ba tb",
+		"a swap and a write":      "at ba tb wa",
+		"there and back":          "at ta wa",
+		"a ring of three":         "at ba cb tc wb",
+		"over what had been here": "ab cb wa wc",
+		"gone at the end":         "ab bc cd xd",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := workspace(t)
+			for _, n := range "abcd" {
+				write(t, dir+"/"+string(n), strings.Repeat("x", int(n)))
+			}
+			c := start(t, dir, options{})
+			c.watch("", true)
+			c.cmd.Process.Signal(syscall.SIGSTOP) // so that all of it is in one frame
+			for i, r := range strings.Fields(renames) {
+				switch r[0] {
+				case 'w':
+					write(t, dir+"/"+r[1:], strings.Repeat("y", 500+i))
+				case 'x':
+					os.Remove(dir + "/" + r[1:])
+				default:
+					os.Rename(dir+"/"+r[:1], dir+"/"+r[1:])
+				}
+			}
+			write(t, dir+"/end", "")
+			c.cmd.Process.Signal(syscall.SIGCONT)
+			have := map[string]int64{"a": 'a', "b": 'b', "c": 'c', "d": 'd'}
+			events := c.until("end")
+			for i, e := range events {
+				path, from := string(e.At(1).Bytes), e.At(4)
+				if !from.IsNil() && (i == 0 || !events[i-1].At(3).IsNil() || string(events[i-1].At(1).Bytes) != string(from.Bytes)) {
+					t.Errorf("the rename of %s is not told right after its end", from.Bytes)
+				}
+				if delete(have, path); !e.At(3).IsNil() && path != "" {
+					have[path] = e.At(3).At(4).Int
+				}
+			}
+			for _, path := range []string{"a", "b", "c", "d", "t"} {
+				info, err := os.Stat(dir + "/" + path)
+				size, known := have[path]
+				if known != (err == nil) || known && size != info.Size() {
+					t.Errorf("%s: known %v with %d bytes; there %v %v", path, known, size, info, err)
+				}
+			}
+		})
+	}
+}
+
+// TestDirectoriesChangeWithTheirEntries: inotify is silent about the times of a directory.
+func TestDirectoriesChangeWithTheirEntries(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/sub/f", "x")
+	c := start(t, dir, options{})
+	c.watch("", true)
+	for _, change := range []func(){
+		func() { write(t, dir+"/sub/g", "") },
+		func() { os.Remove(dir + "/sub/g") },
+		func() { os.Mkdir(dir+"/sub/d", 0o700) },
+		func() { os.Rename(dir+"/sub/d", dir+"/sub/e") },
+	} {
+		change()
+		info, _ := os.Stat(dir + "/sub")
+		for {
+			select {
+			case e := <-c.directories:
+				if string(e.At(1).Bytes) != "sub" {
+					t.Fatal(e)
+				}
+				if now := e.At(3); now.At(6).Int != info.ModTime().UnixNano() ||
+					now.At(1).Int != int64(info.Sys().(*syscall.Stat_t).Nlink) {
+					continue // of a look before the change was complete
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("nothing is told of the directory")
+			}
+			break
 		}
 	}
 }

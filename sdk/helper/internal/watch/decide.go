@@ -14,6 +14,7 @@ type frames struct {
 	done    [][]byte
 	buf     []byte
 	count   int
+	dirs    map[*node]bool // those of which entries came or went: their times, sizes and link counts changed
 }
 
 // headRoom is what the head of the array takes at most.
@@ -23,11 +24,38 @@ const headRoom = 5
 const maxRetries = 10
 
 // decide looks at one entry and appends its event, unless what is there is our own doing. The old name of a rename is
-// decided with the new one.
+// decided with the new one; should something else have been renamed there, that rename is told right after this one.
 func (f *frames) decide(c *change) {
-	if !c.taken && !f.decideOne(c) && c.old != nil {
-		c.old.taken = false
+	if c.done {
+		return
+	}
+	c.done = true
+	paired := f.decideOne(c)
+	switch {
+	case c.old == nil:
+	case paired && c.old.from == nil:
+		c.old.done = true
+	default:
 		f.decide(c.old)
+	}
+}
+
+// decideAll decides every change once, in the order in which they came up; one that another one's rename tells of is
+// decided with that. Renames may form a ring (a swap by way of a third name): there any of them is the first.
+func (f *frames) decideAll(order []*change) {
+	by := map[*change]*change{}
+	for _, c := range order {
+		if c.old != nil {
+			by[c.old] = c
+		}
+	}
+	for _, c := range order {
+		first := c
+		for next := by[first]; next != nil && next != c && !next.done; next = by[first] {
+			first = next
+		}
+		f.decide(first)
+		f.decide(c)
 	}
 }
 
@@ -54,21 +82,49 @@ func (f *frames) decideOne(c *change) bool {
 		f.putOff(c)
 		return false
 	}
+	f.entered(c.dir, c.mask)
 	if c.from == nil || isOwn || now == nil {
 		f.event(path, c.mask, now, "", false)
 		return false
 	}
+	f.entered(c.from.dir, syscall.IN_MOVED_FROM)
 	old, mask := f.look(from), uint32(syscall.IN_MOVED_FROM)
 	if c.old != nil {
 		mask = c.old.mask
 	}
 	f.event(from, mask, nil, "", false)
 	f.event(path, c.mask, now, from, true)
-	if old != nil { // the old name has been taken again
+	if old != nil && (c.old == nil || c.old.from == nil || c.old.done) { // the old name has been taken again
 		f.event(from, mask, old, "", true)
 	}
 	f.flushIfLarge()
 	return true
+}
+
+const entryChange = syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO
+
+// entered notes that the directory itself has changed with an entry: inotify does not say so.
+func (f *frames) entered(dir *node, mask uint32) {
+	if mask&entryChange != 0 {
+		f.dirs[dir] = true
+	}
+}
+
+// directories tells of those what they are now, once each, without any bit of inotify.
+func (f *frames) directories() {
+	for n := range f.dirs {
+		f.w.mu.Lock()
+		path, gone := n.path(), n.gone
+		f.w.mu.Unlock()
+		if gone {
+			continue
+		}
+		f.w.hub.track.Lock()
+		if now := f.look(path); now != nil && now.IsDir() {
+			f.event(path, 0, now, "", false)
+		}
+		f.w.hub.track.Unlock()
+	}
 }
 
 func (f *frames) putOff(c *change) {

@@ -11,7 +11,7 @@ type change struct {
 	mask    uint32
 	from    *entry
 	old     *change // what is pending for from: decided together with this one
-	taken   bool    // is the old of another
+	done    bool
 	retries int
 }
 
@@ -143,13 +143,13 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 	if before := w.pending[from]; before != nil && before.from != nil {
 		from, c.old = *before.from, before.old // renamed twice
 		before.from, before.old = nil, nil
-	} else if before != nil && before != c {
-		before.taken, c.old = true, before
+	} else {
+		c.old = before
 	}
 	if from != c.entry {
 		c.from = &from
-	} else if c.old != nil {
-		c.old.taken, c.old = false, nil // back where it was
+	} else {
+		c.from, c.old = nil, nil // back where it was
 	}
 	if directory {
 		if m.dir == nil {

@@ -265,13 +265,12 @@ func (w *watch) flush() bool {
 		w.addTree(w.top, false)
 	}
 	w.mu.Unlock()
-	f := &frames{w: w, drained: drained}
+	f := &frames{w: w, drained: drained, dirs: map[*node]bool{}}
 	for n := range overflow {
 		f.overflow(n, syscall.IN_Q_OVERFLOW)
 	}
-	for _, c := range order {
-		f.decide(c)
-	}
+	f.decideAll(order)
+	f.directories()
 	if lost {
 		f.overflow(&node{}, syscall.IN_UNMOUNT)
 	}
