@@ -63,7 +63,10 @@ func scenario(dir string, c *client) ([]any, []content) {
 		[]any{22, "unlink", b("new/file"), []any{2, 2}},
 		[]any{23, "put", b("again"), []any{2, 6}, 7},
 		[]any{24, "dirtime", b("new"), []any{3}, stamp},
-	}, []content{text("zero"), text("one"), text("two"), text("AAA"), text("B"), text("late"), text("no"), {"again", 0o4711, stamp}}
+		[]any{25, "lock", b(".git/ref.lock"), []any{0}, 0o644},
+		[]any{26, "write", b(".git/ref.lock"), []any{2, 25}, []any{[]any{0, 8}}, nil, stamp},
+		[]any{27, "rename", b(".git/ref"), []any{0}, b(".git/ref.lock"), []any{2, 26}, 0},
+	}, []content{text("zero"), text("one"), text("two"), text("AAA"), text("B"), text("late"), text("no"), {"again", 0o4711, stamp}, text("locked")}
 }
 
 func prepare(t testing.TB, dir string) {
@@ -91,7 +94,7 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 	want := tree(t, reference)
 	passes := 0
-	for _, point := range []string{"staged", "accepted", "before", "linked", "changed", "verified", "logged", "finished", "complete", "reply"} {
+	for _, point := range []string{"staged", "accepted", "before", "leased", "linked", "changed", "verified", "logged", "finished", "complete", "reply"} {
 		for n := 1; ; n++ {
 			dir := workspace(t)
 			prepare(t, dir)

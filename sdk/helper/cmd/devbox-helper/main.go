@@ -31,18 +31,22 @@ func main() {
 			fail(err.Error())
 		}
 	}
+	if o.leases != "" {
+		os.Exit(keepLocks(o))
+	}
 	os.Exit(serve(o))
 }
 
-type options struct{ root, state, user, mailbox string }
+type options struct{ root, state, user, mailbox, leases string }
 
 func parse(args []string) (options, string) {
 	var o options
 	if len(args) == 0 {
 		return o, usage
 	}
-	switch args[0] {
-	case "serve":
+	args0 := args[0]
+	switch args0 {
+	case "serve", "keep-locks":
 	default:
 		return o, usage
 	}
@@ -57,13 +61,15 @@ func parse(args []string) (options, string) {
 			o.state = args[1]
 		case "--user":
 			o.user = args[1]
+		case "--leases":
+			o.leases = args[1]
 		case "--mailbox":
 			o.mailbox = args[1]
 		default:
 			return o, usage
 		}
 	}
-	if o.root == "" {
+	if o.root == "" || (args0 == "keep-locks") != (o.leases != "") {
 		return o, usage
 	}
 	return o, ""

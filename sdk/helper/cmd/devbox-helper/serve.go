@@ -68,7 +68,7 @@ func serve(o options) int {
 	state, stateErr := apply.OpenState(space, o.state)
 	hub := watch.NewHub(space)
 	env := &files.Env{Root: space, Event: hub.Event, WatchDir: hub.WatchDir}
-	changes := apply.New(space, state, stateErr, hub, hub.Event, exit)
+	changes := apply.New(space, state, stateErr, hub, hub.Event, hub.Drain, exit)
 	env.After = changes.After
 	handles := &files.Handles{}
 	handlers := map[string]session.Handler{
@@ -76,7 +76,7 @@ func serve(o options) int {
 		"getxattr": env.Getxattr, "listxattr": env.Listxattr, "read": env.Read, "read_many": env.ReadMany,
 		"open": env.Open(handles), "pread": env.Pread(handles), "close": env.Close(handles), "hash": env.Hash,
 		"snapshot": snapshot.Handler(env), "apply": changes.Apply, "attach": changes.Attach, "detach": changes.Detach,
-		"sync": changes.Sync, "watch": hub.Handler,
+		"sync": changes.Sync, "locks": changes.Locks, "watch": hub.Handler,
 	}
 	runner := &exec.Runner{Space: space}
 	handlers["exec"] = runner.Handler
@@ -104,7 +104,22 @@ func serve(o options) int {
 	status := conn.Serve()
 	runner.KillAll()
 	changes.Finish()
+	changes.Keep("/proc/self/exe")
 	return status
+}
+
+// keepLocks is the process that outlives a helper whose client left locks behind.
+func keepLocks(o options) int {
+	space, err := root.Open(o.root)
+	if err != nil {
+		return exitUsage
+	}
+	state, err := apply.OpenState(space, o.state)
+	if err != nil {
+		return exitUsage
+	}
+	apply.KeepLocks(space, state, o.leases)
+	return 0
 }
 
 func exit(status int) { time.Sleep(50 * time.Millisecond); os.Exit(status) }
@@ -117,7 +132,7 @@ func capabilities(state *apply.State, space *root.Root) []string {
 		c = append(c, "pty")
 	}
 	if state != nil {
-		c = append(c, "apply")
+		c = append(c, "apply", "locks")
 		if state.Noreplace {
 			c = append(c, "noreplace")
 		}

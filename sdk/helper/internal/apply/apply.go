@@ -27,6 +27,8 @@ type Applier struct {
 	stateErr error
 	track    Tracker
 	event    func() uint64
+	drain    func(<-chan struct{}) uint64
+	leases   *Leases
 	exit     func(status int)
 	boot     string
 
@@ -39,16 +41,18 @@ type Applier struct {
 }
 
 // New returns an Applier. stateErr: there is no state directory, so nothing can be changed.
-func New(space *root.Root, state *State, stateErr error, track Tracker, event func() uint64, exit func(int)) *Applier {
+func New(space *root.Root, state *State, stateErr error, track Tracker, event func() uint64, drain func(<-chan struct{}) uint64, exit func(int)) *Applier {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	a := &Applier{
-		space: space, state: state, stateErr: stateErr, track: track, event: event, exit: exit,
+		space: space, state: state, stateErr: stateErr, track: track, event: event, drain: drain, exit: exit,
 		boot: strings.TrimSpace(string(boot)), journals: map[string]*journal{},
 		announced: map[*session.Request]*journal{},
 	}
 	if stateErr == nil {
+		a.leases = newLeases(space, state)
 		go a.RecoverAll()
 		go a.keepDurable()
+		go a.keepLeases()
 	}
 	return a
 }
@@ -305,9 +309,10 @@ func (a *Applier) stillOurs(j *journal) error {
 func (a *Applier) newRun(j *journal, h header, s *staging, log *batchLog) *run {
 	r := &run{
 		space: a.space, track: a.track, state: a.state, dir: s.fd, staged: s.contents, dirs: newDirs(a.space), log: log,
-		incarnation: h.incarnation,
+		incarnation: h.incarnation, leases: a.leases,
 	}
 	if j != nil {
+		r.journal, r.generation = j.id, j.generation
 		r.left, r.hints = j.lookup, j.hints[h.batch]
 	} else {
 		own := map[identity]*outcome{}
@@ -444,7 +449,7 @@ func (a *Applier) replay(r *session.Request, j *journal, c call) ([]byte, error)
 		return nil, session.Fail(syscall.ESTALE, "another incarnation used this batch number")
 	}
 	// What was to be synced is in the archive, which is not read a second time.
-	return a.answer(r, j, c.batch, &manifest{syncAll: true}, log.outcomes, true)
+	return a.answer(r, j, c.batch, &manifest{syncAll: true, locked: true}, log.outcomes, true)
 }
 
 // answer sends the outcomes and syncs what is to be synced.
@@ -468,10 +473,14 @@ func (a *Applier) answer(r *session.Request, j *journal, batch int64, m *manifes
 		durable = j.durable
 		j.mu.Unlock()
 	}
+	seen := uint64(0)
+	if m.locked || m.locks() {
+		seen = a.drain(r.Done())
+	}
 	bytes, inodes, _ := files.Free(a.space.FD)
-	b := msgpack.AppendInt(msgpack.AppendArray(nil, 4), batch)
+	b := msgpack.AppendInt(msgpack.AppendArray(nil, 5), batch)
 	b = msgpack.AppendUint(msgpack.AppendInt(b, durable), bytes)
-	return msgpack.AppendUint(b, inodes), nil
+	return msgpack.AppendUint(msgpack.AppendUint(b, inodes), seen), nil
 }
 
 // Detach is `detach`.

@@ -14,6 +14,7 @@ import (
 //	staged     all contents have arrived, the batch is not accepted
 //	accepted   the manifest is in place
 //	before     before an operation's first system call
+//	leased     the lease of a lock is written down, the lock is not there
 //	linked     the object that is going to be replaced has its private name
 //	changed    after the system call that publishes or displaces
 //	verified   before the outcome is logged

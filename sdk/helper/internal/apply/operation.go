@@ -75,6 +75,7 @@ type manifest struct {
 	operations []operation
 	syncPaths  []string
 	syncAll    bool
+	locked     bool        // it may have made locks (see locks)
 	contents   map[int]int // content number → index of its operation
 }
 
@@ -189,6 +190,9 @@ func parseOperation(v msgpack.Value, own incarnation) (operation, error) {
 		if o.size != nil && *o.size < 0 {
 			p.fail("a size is not negative")
 		}
+	case "lock":
+		mode := p.int()
+		o.mode = &mode
 	case "mkdir":
 		mode := p.int()
 		o.mode, o.parents = &mode, p.bool()
@@ -267,7 +271,7 @@ func (o *operation) checkPaths(space *root.Root) error {
 	if err := space.Allowed(o.path); err != nil {
 		if err == syscall.ENOENT { // the state directory
 			switch o.kind {
-			case "put", "mkdir", "symlink", "link", "mknod", "rename", "copy":
+			case "put", "lock", "mkdir", "symlink", "link", "mknod", "rename", "copy":
 				return syscall.EACCES
 			}
 		}

@@ -169,6 +169,7 @@ func (a *Applier) RecoverAll() {
 	if err != nil {
 		return
 	}
+	a.leases.takeOver("", 0)
 	for _, name := range names {
 		switch {
 		case len(name) == 32 && a.journals[name] == nil:
@@ -276,6 +277,7 @@ func (a *Applier) attach(id string, generation int64) (*journal, error) {
 		syscall.Close(j.fd)
 		return nil, err
 	}
+	a.leases.takeOver(id, generation)
 	j.setReserve()
 	a.jmu.Lock()
 	defer a.jmu.Unlock()

@@ -31,6 +31,9 @@ type run struct {
 	keepOutcome func(outcome) // of a plain call
 
 	incarnation incarnation
+	journal     string // of the leases of locks, with its generation
+	generation  int64
+	leases      *Leases
 	doubt       bool              // the current operation may have been done before a crash
 	hints       map[int64]outcome // what a log that is not trusted any more says
 	intents     map[int64]uint64
@@ -115,6 +118,8 @@ func (r *run) do(o *operation) (attr, other *root.Attr, err error) {
 		attr, err = r.put(o)
 	case "write":
 		attr, err = r.write(o)
+	case "lock":
+		attr, err = r.lock(o)
 	case "mkdir":
 		attr, err = r.mkdir(o)
 	case "symlink":

@@ -5,6 +5,7 @@ const (
 	nrRenameat     = 264
 	nrSyncfs       = 306
 	nrRenameat2    = 316
+	nrStatx        = 332
 	nrCopyRange    = 326
 	nrLsetxattr    = 189
 	nrLgetxattr    = 192

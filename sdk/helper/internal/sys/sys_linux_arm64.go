@@ -6,6 +6,7 @@ const (
 	nrRenameat     = 276
 	nrSyncfs       = 267
 	nrRenameat2    = 276
+	nrStatx        = 291
 	nrCopyRange    = 285
 	nrLsetxattr    = 6
 	nrLgetxattr    = 9

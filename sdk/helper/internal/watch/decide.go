@@ -166,7 +166,8 @@ func (f *frames) event(path string, mask uint32, attr *root.Attr, from string, t
 	if f.buf == nil {
 		f.buf = make([]byte, headRoom, 4096)
 	}
-	b := msgpack.AppendUint(msgpack.AppendArray(f.buf, 5), f.w.hub.number.Add(1))
+	f.w.last = f.w.hub.number.Add(1)
+	b := msgpack.AppendUint(msgpack.AppendArray(f.buf, 5), f.w.last)
 	b = msgpack.AppendUint(msgpack.AppendBinString(b, path), uint64(mask))
 	b = root.AppendAttr(b, attr)
 	if from == "" {

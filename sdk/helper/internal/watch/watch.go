@@ -45,7 +45,10 @@ type watch struct {
 	closed   bool
 	wake     atomic.Bool // a look at what is pending is due; see poke
 
+	drains []chan struct{} // who waits for all that is queued; see Drain
+
 	// under hub.track
+	last   uint64 // number of its last event
 	own    map[string]ownState
 	ownSeq uint64
 
@@ -156,9 +159,14 @@ func (w *watch) serve() error {
 			w.parse(buf[:n])
 			last = now
 		}
+		asked := w.drains
 		waiting := len(w.order) > 0 || len(w.overflow) > 0 || w.lost
 		w.mu.Unlock()
+		if len(asked) > 0 && w.queued() {
+			continue
+		}
 		if !waiting {
+			w.drained(asked)
 			if woken {
 				w.settle()
 			}
@@ -167,16 +175,19 @@ func (w *watch) serve() error {
 		if first.IsZero() {
 			first, last = now, now
 		}
-		if now.Sub(last) < quiet && now.Sub(first) < patience {
+		if now.Sub(last) < quiet && now.Sub(first) < patience && len(asked) == 0 {
 			continue
 		}
 		if blocked = !w.flush(); !blocked {
 			first = time.Time{}
 			w.mu.Lock()
-			if len(w.order) > 0 { // put off
-				first, last = now, now
-			}
+			putOff := len(w.order) > 0
 			w.mu.Unlock()
+			if putOff {
+				first, last = now, now
+			} else {
+				w.drained(asked)
+			}
 		}
 	}
 	return nil
