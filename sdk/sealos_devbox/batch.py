@@ -107,6 +107,10 @@ class Batch:
         """Write (offset, content number) ranges in place, then set size and mtime."""
         self.operations.append((seq, "write", path, pre, ranges, size, mtime_ns))
 
+    def lock(self, seq: int, path: bytes, mode: int) -> None:
+        """Make an empty file that must be absent, under a lease."""
+        self.operations.append((seq, "lock", path, ABSENT, mode & 0o7777))
+
     def mkdir(
         self, seq: int, path: bytes, pre: Precondition, mode: int, *, parents: bool = False
     ) -> None:

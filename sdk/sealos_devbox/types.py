@@ -191,6 +191,8 @@ class ApplyResult:
     """Number of the last event before the batch was applied."""
     sync_errno: int = 0
     """errno of a failed fsync that the batch asked for; 0 when all succeeded."""
+    seen: int = 0
+    """When the batch made locks: number of the last event that is older than they are, else 0."""
 
 
 class Content(Protocol):

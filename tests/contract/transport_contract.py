@@ -514,6 +514,32 @@ class TransportContract:
         assert (await transport.attach(journal, 2))[0] == 1
         await transport.detach(journal)
 
+    async def test_a_lock_is_answered_after_what_is_older(self, transport, root):
+        self.require(transport, "locks")
+        journal = os.urandom(16)
+        await transport.attach(journal, 1)
+        async with transport.watch() as events:
+            assert await events.receive() == []
+            (root / "ref").write_bytes(b"theirs")
+            batch = Batch(journal=journal, incarnation=os.urandom(16), generation=1, number=1)
+            batch.lock(1, b"ref.lock", 0o640)
+            result = await transport.apply(batch)
+            assert result.outcomes[0].errno == 0
+            assert (root / "ref.lock").stat().st_mode & 0o777 == 0o640
+            last = 0
+            while last < result.seen:
+                heard = await events.receive()
+                last = heard[-1].number
+            assert any(event.path == b"ref" and event.attr.size == 6 for event in heard)
+        again = Batch(journal=journal, incarnation=os.urandom(16), generation=1, number=2)
+        again.lock(1, b"ref.lock", 0o640)
+        refused = await transport.apply(again)
+        assert refused.outcomes[0].errno == errno.EEXIST
+        assert await transport.locks(journal, [b"ref.lock", b"other"]) == [True, False]
+        (root / "ref.lock").unlink()
+        assert await transport.locks(journal, [b"ref.lock"]) == [False]
+        await transport.detach(journal)
+
     async def test_after_waits_for_a_batch_in_flight(self, transport, root):
         self.require(transport, "apply")
         journal = os.urandom(16)

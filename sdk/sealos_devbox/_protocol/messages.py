@@ -95,6 +95,7 @@ class ApplyReply(msgspec.Struct, array_like=True, frozen=True):
     durable: int
     free_bytes: int
     free_inodes: int
+    seen: int = 0
 
 
 class AttachReply(msgspec.Struct, array_like=True, frozen=True):
@@ -155,6 +156,7 @@ ATTR_REPLY: Final = msgspec.msgpack.Decoder(Reply[Attributes])
 OPEN_REPLY: Final = msgspec.msgpack.Decoder(Reply[OpenReply])
 BYTES_REPLY: Final = msgspec.msgpack.Decoder(Reply[bytes])
 NAMES_REPLY: Final = msgspec.msgpack.Decoder(Reply[list[bytes]])
+BOOLS_REPLY: Final = msgspec.msgpack.Decoder(Reply[list[bool]])
 INT_REPLY: Final = msgspec.msgpack.Decoder(Reply[int])
 USAGE_REPLY: Final = msgspec.msgpack.Decoder(Reply[FileSystemUsage])
 APPLY_REPLY: Final = msgspec.msgpack.Decoder(Reply[ApplyReply])

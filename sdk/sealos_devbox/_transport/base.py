@@ -263,6 +263,10 @@ class FileTransport(Protocol):
         """Take a journal over; returns (last applied batch, durable batch, boot id)."""
         ...
 
+    async def locks(self, journal: bytes, paths: builtins.list[bytes]) -> builtins.list[bool]:
+        """Say which locks of the journal are still held; returns whether each is still there."""
+        ...
+
     async def detach(self, journal: bytes) -> None:
         """Let the helper forget a finished journal."""
         ...

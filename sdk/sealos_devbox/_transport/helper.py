@@ -317,13 +317,23 @@ class HelperTransport:
         result = reply.result
         self._session.free_space = (result.free_bytes, result.free_inodes, self.free_space[2])
         return ApplyResult(
-            outcomes, result.durable, result.free_bytes, result.free_inodes, reply.event
+            outcomes,
+            result.durable,
+            result.free_bytes,
+            result.free_inodes,
+            reply.event,
+            seen=result.seen,
         )
 
     async def attach(self, journal: bytes, generation: int) -> tuple[int, int, str]:
         """Take a journal over; returns (last applied batch, durable batch, boot id)."""
         reply = await self._call(messages.ATTACH_REPLY, None, "attach", journal, generation)
         return reply.result.batch, reply.result.durable, reply.result.boot_id
+
+    async def locks(self, journal: bytes, paths: builtins.list[bytes]) -> builtins.list[bool]:
+        """Say which locks of the journal are still held; returns whether each is still there."""
+        self._require("locks")
+        return (await self._call(messages.BOOLS_REPLY, None, "locks", journal, paths)).result
 
     async def detach(self, journal: bytes) -> None:
         """Let the helper forget a finished journal."""
