@@ -1,0 +1,114 @@
+"""The engine as one ASGI application.
+
+Which part of the service a request is for::
+
+    Host: devbox-<uniqueID>-agent.<any domain>    the agent of that box
+    /box/<uniqueID>/agent/...                     the same, where names do not resolve
+    /api/v1/namespaces/..., /apis/...             the cluster's API
+    /api/v1/devbox..., /api/v2alpha/devbox...     the control plane
+    /openapi.json, /openapi-agent.json            what there is
+    /_engine/faults                               faults, where `EngineSettings.admin` allows it
+
+The application works without its lifespan too (in process, through an ASGI transport): then boxes
+are brought up to date when somebody looks at them, and samples are taken only when asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from sealos_devbox.server.control import v1
+from sealos_devbox.server.control.envelope import envelope_endpoint
+from sealos_devbox.server.engine import Engine
+from sealos_devbox.server.faults import FaultMiddleware, Faults
+from sealos_devbox.server.operations import Operation
+from sealos_devbox.server.settings import EngineSettings
+
+__all__ = ["create_app"]
+
+_log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+_HOST = re.compile(r"devbox-([a-z0-9-]+)-(agent|\d{1,5})\..+")
+_NOT_FOUND = (
+    "<!DOCTYPE html><html><head><title>404: This page could not be found</title></head></html>"
+)
+
+
+def create_app(settings: EngineSettings, *, engine: Engine | None = None) -> Starlette:
+    """Make the application of an engine; `app.state` has `engine` and `faults`."""
+    engine = engine or Engine(settings)
+    faults = Faults()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_tick, engine)
+            tasks.start_soon(_sample, engine)
+            yield
+            tasks.cancel_scope.cancel()
+
+    dispatch = _Dispatch(engine)
+    app = Starlette(routes=[Mount("/", FaultMiddleware(dispatch, faults))], lifespan=lifespan)
+    app.state.engine = engine
+    app.state.faults = faults
+    return app
+
+
+async def _tick(engine: Engine) -> None:
+    """Bring boxes up to date while nobody looks."""
+    while True:
+        try:
+            await to_thread.run_sync(engine.tick)
+        except OSError as error:
+            _log.warning("the boxes could not be looked at: %s", error)
+        await anyio.sleep(_TICK_SECONDS)
+
+
+async def _sample(engine: Engine) -> None:
+    """Look at the boxes' processes at regular intervals."""
+    while True:
+        try:
+            boxes = await to_thread.run_sync(engine.boxes)
+            await to_thread.run_sync(engine.metrics.sample, boxes)
+        except OSError as error:
+            _log.warning("no sample of the boxes could be taken: %s", error)
+        await anyio.sleep(engine.settings.sample_seconds)
+
+
+class _Dispatch:
+    """Finds out which part of the service a request is for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._control = Router(control_routes(engine), default=_no_page)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._control(scope, receive, send)
+
+
+def control_routes(engine: Engine) -> list[BaseRoute]:
+    """Return the routes of the control plane."""
+    return [_route(engine, operation) for operation in v1.OPERATIONS]
+
+
+def _route(engine: Engine, operation: Operation) -> Route:
+    endpoint = envelope_endpoint(engine, operation)
+    return Route(operation.path, endpoint, methods=[operation.method])
+
+
+async def _no_page(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what the web front answers to an address it does not know."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    await HTMLResponse(_NOT_FOUND, 404)(scope, receive, send)
