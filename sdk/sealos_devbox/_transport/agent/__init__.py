@@ -1,0 +1,1 @@
+"""The way to a box through the HTTP server in it, the agent."""
