@@ -6,11 +6,11 @@ would be applied to something else, if that file were not there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from devboxfs.core.ops import Kind, Operation
 
-__all__ = ["bypassing", "split"]
+__all__ = ["Blocked", "bypassing", "git_directory", "split", "stuck"]
 
 _NAMED_TWICE = frozenset({Kind.LINK, Kind.RENAME})
 
@@ -52,11 +52,12 @@ class Blocked:
         self._oids.add(op.oid)
         if op.replaced:
             self._oids.add(op.replaced)
-        self._add_name(op.path)
+        self.add_name(op.path)
         if op.kind in _NAMED_TWICE:
-            self._add_name(op.other)
+            self.add_name(op.other)
 
-    def _add_name(self, path: bytes) -> None:
+    def add_name(self, path: bytes) -> None:
+        """Block a name, and what is below it."""
         self._names.add(path)
         above = self._above
         slash = path.rfind(b"/")
@@ -64,6 +65,30 @@ class Blocked:
             above.add(path[:slash])
             slash = path.rfind(b"/", 0, slash)
         above.add(b"")
+
+
+def git_directory(path: bytes) -> bytes | None:
+    """Return the git directory that holds a path: what is in it makes sense as a whole only."""
+    parts = path.split(b"/")
+    for index, part in enumerate(parts[:-1]):
+        if part.endswith(b".git"):
+            return b"/".join(parts[: index + 1])
+    return None
+
+
+def stuck(operations: Sequence[Operation], refused: Container[int]) -> Blocked:
+    """Return what waits for operations (by seq) that the box does not take for now.
+
+    A reference must not go where its objects cannot, so the git directory waits as a whole.
+    """
+    blocked = Blocked()
+    for op in operations:
+        if op.seq in refused or blocked.meets(op):
+            blocked.add(op)
+            inside = git_directory(op.path)
+            if inside is not None:
+                blocked.add_name(inside)
+    return blocked
 
 
 def split(

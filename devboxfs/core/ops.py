@@ -23,7 +23,12 @@ from typing import Protocol
 
 from sealos_devbox import Version
 
-__all__ = ["Blob", "Kind", "Operation", "Source"]
+__all__ = ["ANY_CTIME", "Blob", "Kind", "Operation", "Source"]
+
+
+ANY_CTIME = 0
+"""In the version that an operation starts from: the time of the last change is not known, as after
+one of several names was removed, and not compared."""
 
 
 class Kind(enum.IntEnum):
@@ -51,6 +56,8 @@ class Kind(enum.IntEnum):
     `path`, 0 for none."""
     SETXATTR = 12
     """`name`, `data` (None removes), `flags`."""
+    LOCK = 13
+    """New empty regular file that excludes others in the box; `mode`. Changed in place only."""
 
 
 class Blob(Protocol):

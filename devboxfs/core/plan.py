@@ -198,6 +198,7 @@ class _Planner:
         linked: set[int] = set()
         fate: dict[int, bool] = {}
         puts = self._puts
+        puts.update(oid for oid, left in self._left.items() if left.absent)
         kind_write, kind_truncate, kind_setxattr = Kind.WRITE, Kind.TRUNCATE, Kind.SETXATTR
         for op in self._operations:
             kind, oid = op.kind, op.oid
@@ -314,7 +315,11 @@ class _Planner:
 
     def _made(self, kind: str, op: Operation) -> _Wire:
         """Emit what brings a new object about."""
-        wire = self._wire(kind, op, op.path, ABSENT, op.oid)
+        left = self._left.get(op.oid)
+        # A first attempt may have come half way: the box has the file without all of its content.
+        begun = left is not None and left.version is not None
+        pre = self._pre(op.oid, None) if begun else ABSENT
+        wire = self._wire(kind, op, op.path, pre, op.oid)
         made = _Object(0, 0)
         made.last = wire
         self._objects[op.oid] = made

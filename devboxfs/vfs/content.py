@@ -303,8 +303,17 @@ class Content:
         node.mtime_ns = node.ctime_ns = now
 
     def _in_place(self, node: Node) -> bool:
-        """Whether replacing the object would cut it off from other names or change its owner."""
-        return node.nlink > 1 or (node.box is not None and (node.uid != self.user.uid))
+        """Whether the object must not be replaced, or cannot be.
+
+        That would cut it off from other names, change its owner, or need the right to write to its
+        directory.
+        """
+        if node.nlink > 1:
+            return True
+        if node.box is None:
+            return False
+        parent = node.parent
+        return node.uid != self.user.uid or not (parent is None or self.user.may(parent, WRITE))
 
     def _scratch(self, node: Node, data: bytes) -> Source:
         blob: Blob | None = None

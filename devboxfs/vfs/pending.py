@@ -9,10 +9,11 @@ import logging
 from dataclasses import dataclass
 from errno import EIO
 
+import msgspec
 import trio
 
 from devboxfs.core.node import Directory, Node
-from devboxfs.core.ops import Operation
+from devboxfs.core.ops import ANY_CTIME, Operation
 from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.content_cache import ContentCache, ContentKey
 from devboxfs.vfs.table import Table
@@ -48,6 +49,7 @@ class Pending:
         self.clock = clock
         self.conflicts: list[ConflictReport] = []
         self.trouble_errno = 0
+        self._troubled: set[int] = set()
         self._held: dict[int, _Held] = {}
         self._kept: dict[int, tuple[Directory, bytes]] = {}
         self._moves = 0
@@ -68,7 +70,13 @@ class Pending:
 
         None when earlier ones are pending.
         """
-        return None if node.pending or node.box is None else node.box.version
+        if node.pending or node.box is None:
+            return None
+        version = node.box.version
+        if node.doubtful:
+            # An operation on another name of it has changed its ctime, which no outcome told.
+            return msgspec.structs.replace(version, ctime_ns=ANY_CTIME)
+        return version
 
     def append(
         self,
@@ -143,6 +151,10 @@ class Pending:
                 self._object_outcome(known, attr, batch)
         for oid, error in batch.errors.items():
             self._failed(oid, error)
+        for oid, error in batch.refused.items():
+            known = self.table.by_oid.get(oid)
+            if known is not None:
+                _note_error(known, error)
         for report in batch.conflicts:
             self._conflict(report)
         for directory, name in names:
@@ -164,11 +176,14 @@ class Pending:
     def trouble(self, errno: int, oids: set[int]) -> None:
         """The box refuses changes, or takes them again (Listener)."""
         self.trouble_errno = errno
-        if errno:
-            for oid in oids:
-                node = self.table.by_oid.get(oid)
-                if node is not None:
-                    _note_error(node, errno)
+        if not errno:
+            self._troubled.clear()
+        for oid in oids - self._troubled:
+            # Once, however often the box is asked again.
+            node = self.table.by_oid.get(oid)
+            if node is not None:
+                _note_error(node, errno)
+        self._troubled |= oids
 
     def _object_outcome(self, node: Node, attr: Attributes | None, batch: Settled) -> None:
         kept = self._kept.pop(node.oid, None)
@@ -178,6 +193,10 @@ class Pending:
         if attr is None:
             if node.parent is None:
                 node.box = None
+            else:
+                # It has other names, and was changed by losing one.
+                node.doubtful = True
+                self.table.rescan(node.parent)
             return
         content = node.content
         image = batch.contents.get(node.oid)

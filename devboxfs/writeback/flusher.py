@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import trio
@@ -28,6 +28,7 @@ from devboxfs.writeback.conflicts import ConflictStore
 from devboxfs.writeback.ledger import InFlight, Ledger, Result
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.outcomes import TROUBLE, Decision, Keep, decide
+from devboxfs.writeback.requests import SyncRequest, SyncRequests
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
 from sealos_devbox import (
     ApplyResult,
@@ -37,31 +38,11 @@ from sealos_devbox import (
     TransportError,
 )
 
-__all__ = ["Flusher", "SyncRequest"]
+__all__ = ["Flusher"]
 
 _log = logging.getLogger(__name__)
 
 _CONFLICTS_KEPT = 100
-
-
-@dataclass(slots=True, eq=False)
-class SyncRequest:
-    """Somebody waits for everything up to `upto`."""
-
-    upto: int
-    paths: list[bytes] | None
-    """To fsync in the box; None: the whole file system."""
-    oids: frozenset[int]
-    sync_box: bool
-    done: trio.Event = field(default_factory=trio.Event)
-    errno: int = 0
-    batch: int = 0
-    """The batch that carries the sync."""
-
-    def finish(self, number: int = 0) -> None:
-        """Wake who waits."""
-        self.errno = self.errno or number
-        self.done.set()
 
 
 @dataclass(slots=True)
@@ -112,10 +93,14 @@ class Flusher:
         self._store = store
         self._limits = limits
         self._monotonic = monotonic
-        self._requests: list[SyncRequest] = []
+        self._requests = SyncRequests()
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._suspect: Blocked | None = None
+        self._passed_over = False
+        self._box_read_only = False
+        self._refused_delay = limits.retry_first
+        self._refused_until = 0.0
         self._broken: DevboxError | None = None
         self._pause_until = 0.0
         self._idle_since: float | None = None
@@ -135,14 +120,25 @@ class Flusher:
     ) -> SyncRequest:
         """Ask for everything up to `upto`; its `done` event tells when."""
         request = SyncRequest(upto, paths, frozenset(oids), sync_box)
-        self._requests.append(request)
+        self._requests.add(request)
+        ledger = self.ledger
+        held = ledger.held_numbers()
+        if any(op.seq in held and request.concerns(op) for op in ledger.waiting):
+            ledger.try_again()
         self._wake.set()
         return request
 
+    def try_again(self) -> None:
+        """Send what the box has refused again, now."""
+        if self.trouble is not None:
+            self.trouble.retry_at = self._monotonic()
+            self._pause_until = 0.0
+        self.ledger.try_again()
+        self._wake.set()
+
     def withdraw(self, request: SyncRequest) -> None:
         """Nobody waits for it any more."""
-        if request in self._requests:
-            self._requests.remove(request)
+        self._requests.discard(request)
 
     # -- the task
 
@@ -166,6 +162,7 @@ class Flusher:
 
     async def _serve(self, transport: FileTransport) -> None:
         self._broken = None
+        self._passed_over = False
         for batch in self.ledger.batches:
             batch.sent = batch.result = None
             batch.refused = 0
@@ -188,6 +185,7 @@ class Flusher:
             if await self._settle_heads():
                 continue
             now = self._monotonic()
+            self._box_read_only = bool(transport.free_space[2] & os.ST_RDONLY)
             if now >= self._pause_until:
                 try:
                     if await self._step(transport, senders, now):
@@ -210,9 +208,7 @@ class Flusher:
         self._begin_trouble(number, transport.free_space[0])
         if self.trouble is not None:
             self._pause_until = self.trouble.retry_at
-        for request in list(self._requests):
-            self._requests.remove(request)
-            request.finish(number)
+        self._requests.finish_all(number)
         self._give_signal()
 
     def _give_signal(self) -> None:
@@ -300,9 +296,9 @@ class Flusher:
                 self._pause_until = self._monotonic() + self._limits.retry_first
                 continue
             ledger.withdraw(batch)
-            for request in [r for r in self._requests if r.batch == batch.number]:
-                self._requests.remove(request)
-                request.finish(why)
+            for request in self._requests:
+                if request.batch == batch.number:
+                    self._requests.finish(request, why)
         self._begin_trouble(why, transport.free_space[0])
         self._give_signal()
         return True
@@ -380,7 +376,14 @@ class Flusher:
             if result is None:
                 break
             faults.passing("outcome-before")
-            decision = decide(ledger, batch, result, self._suspect)
+            decision = decide(
+                ledger,
+                batch,
+                result,
+                self._suspect,
+                read_only=self._box_read_only,
+                passed_over=self._passed_over,
+            )
             try:
                 await self._keep(decision)
                 # No await until the waiters are woken.
@@ -425,6 +428,8 @@ class Flusher:
                     ledger.rebase(oid, None, attr.version)
         self.settled_count += len(settled.seqs)
         self._suspect = decision.suspect if ledger.batches else None
+        self._passed_over = decision.passed_over and bool(ledger.batches)
+        settled.refused.update(self._hold_back(decision))
         ledger.owed.update(decision.owed)
         for report in settled.conflicts:
             _log.warning(
@@ -463,38 +468,71 @@ class Flusher:
             oids = {op.oid for op in self.ledger.unsettled_operations()}
             self.listener.trouble(number, oids)
 
+    def _hold_back(self, decision: Decision) -> dict[int, int]:
+        """Let what the box refuses wait; returns the objects of which that is news."""
+        ledger = self.ledger
+        if not decision.refused:
+            if not ledger.refused:
+                self._refused_delay = self._limits.retry_first
+            return {}
+        fresh = ledger.hold_back(decision.refused)
+        if fresh:
+            self._refused_delay = self._limits.retry_first
+        self._refused_until = self._monotonic() + self._refused_delay
+        self._refused_delay = min(self._refused_delay * 2, self._limits.retry_last)
+        for op in ledger.waiting:
+            if op.oid in fresh and op.seq in decision.refused:
+                text = os.strerror(decision.refused[op.seq])
+                self.last_error = f"box refuses a change: {text}: {os.fsdecode(op.path)}"
+                _log.warning("box refuses a change of %r, it waits: %s", op.path, text)
+        return fresh
+
     def _answer(self, batch: InFlight, result: ApplyResult, decision: Decision) -> None:
         """Tell those who wait for the batch, and note for others what went wrong."""
-        for request in list(self._requests):
-            for oid, number in decision.hurt.items():
-                if request.paths is None or oid in request.oids:
-                    request.errno = request.errno or number
-            for path in request.paths or ():
-                request.errno = request.errno or decision.hurt_paths.get(path, 0)
+        requests = self._requests
+        requests.note(decision)
+        for request in requests:
             if request.batch == batch.number:
-                if not request.paths and self.trouble is None and self._has_upto(request.upto):
-                    # Some of it waits again, and this one is for all of it.
+                if (
+                    request.errno == 0
+                    and self.trouble is None
+                    and self._is_to_go_again(request, decision)
+                ):
                     request.batch = 0
                     continue
-                self._requests.remove(request)
-                request.finish(result.sync_errno)
+                requests.note_refused(self.ledger.waiting, self.ledger.held_numbers(), [request])
+                requests.finish(request, result.sync_errno)
             elif self.trouble is not None and request.errno:
                 # It will not get better soon.
-                self._requests.remove(request)
-                request.finish()
+                requests.finish(request)
+
+    def _is_to_go_again(self, request: SyncRequest, decision: Decision) -> bool:
+        """Whether some of what a request waits for has come back, and may go."""
+        if request.paths and not (
+            decision.again & request.oids or any(path in decision.again for path in request.paths)
+        ):
+            return False
+        return self._has_upto(request.upto)
 
     def _has_upto(self, upto: int) -> bool:
-        waiting = self.ledger.waiting
-        return bool(waiting) and waiting[0].seq <= upto
+        held = self.ledger.held_numbers()
+        for op in self.ledger.waiting:
+            if op.seq > upto:
+                return False
+            if op.seq not in held:
+                return True
+        return False
 
     # -- what goes next
 
     def _due(self, now: float) -> float | None:
         """Return when the next batch is to be cut; None: when something happens."""
         ledger, limits = self.ledger, self._limits
-        if ledger.more or (self.hurry and ledger.waiting):
+        if ledger.more or (self.hurry and ledger.waiting and not ledger.stuck):
             return now
-        if any(not request.batch for request in self._requests):
+        if self._requests.uncut:
+            return now
+        if ledger.trying_again:
             return now
         if (
             ledger.fresh_names >= limits.batch_operations
@@ -508,8 +546,10 @@ class Flusher:
             kept, until = ledger.open_files(now)
             if until is not None:
                 due = until if due is None else min(due, until)
-            elif due is None and not kept:
+            elif due is None and not kept and not ledger.refused:
                 due = now
+        if ledger.refused:
+            due = self._refused_until if due is None else min(due, self._refused_until)
         return due
 
     @property
@@ -531,7 +571,11 @@ class Flusher:
             return None
         if await self._give_up_lost():
             return None
-        waiting = [request for request in self._requests if not request.batch]
+        if ledger.refused and now >= self._refused_until:
+            ledger.try_again()
+            # Until it is known what becomes of it.
+            self._refused_until = now + self._refused_delay
+        waiting = self._requests.uncut
         upto = max((request.upto for request in waiting), default=None) if waiting else None
         kept_back: set[int] = set()
         if not waiting and not self.hurry:
@@ -546,11 +590,11 @@ class Flusher:
         self, upto: int | None, kept_back: set[int], waiting: list[SyncRequest]
     ) -> InFlight | None:
         faults.passing("batch-before")
-        batch = self.ledger.cut(upto, kept_back, _sync_of(waiting))
+        batch = self.ledger.cut(upto, kept_back, self._requests.wanted())
         faults.passing("batch-after")
         if batch is None:
             return None
-        if upto is None or not self.ledger.waiting or self.ledger.waiting[0].seq > upto:
+        if upto is None or not self._has_upto(upto):
             for request in waiting:
                 request.batch = batch.number
         self._idle_since = None
@@ -561,8 +605,8 @@ class Flusher:
         if self.ledger.batches:
             request.batch = self.ledger.batches[-1].number
         else:
-            self._requests.remove(request)
-            request.finish()
+            self._requests.note_refused(self.ledger.waiting, self.ledger.held_numbers(), [request])
+            self._requests.finish(request)
 
     def _cut_in_trouble(
         self, transport: FileTransport, now: float, trouble: _Trouble
@@ -570,10 +614,9 @@ class Flusher:
         ledger = self.ledger
         if ledger.batches:
             return None
-        for request in [request for request in self._requests if not request.batch]:
+        for request in self._requests.uncut:
             # The box has nothing of what came after the trouble.
-            self._requests.remove(request)
-            request.finish(trouble.errno)
+            self._requests.finish(request, trouble.errno)
         free_bytes = transport.free_space[0]
         trouble.free_bytes = trouble.free_bytes or free_bytes
         if now >= trouble.retry_at or free_bytes > trouble.free_bytes + (1 << 20):
@@ -661,18 +704,6 @@ class Flusher:
         if ledger.retained and self._idle_since is not None and not ledger.pending:
             until = min(until, self._idle_since + self._limits.durable_after)
         return max(until - now, 0.0)
-
-
-def _sync_of(requests: list[SyncRequest]) -> list[bytes] | bool | None:
-    """Return what a batch makes durable for several requests."""
-    paths: dict[bytes, None] = {}
-    for request in requests:
-        if not request.sync_box:
-            continue
-        if request.paths is None:
-            return True
-        paths.update(dict.fromkeys(request.paths))
-    return list(paths) or None
 
 
 def _image_of(operations: list[Operation]) -> ExtentMap | None:

@@ -7,6 +7,7 @@ Invariants:
 
 * An accepted operation is in `waiting`, or in exactly one batch of `batches`, until it is settled.
 * `waiting` ascends by seq. `batches` ascend by number, and settle in that order.
+* What is `refused`, and what depends on it, stays in `waiting` until it is tried again.
 * `settled_left` is what the box is known to have of objects with unsettled operations; `flying` is
   what batches in flight will leave, with the batch's number. A batch is planned upon the latter.
 """
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from devboxfs.core import records
-from devboxfs.core.deferral import Blocked, bypassing
+from devboxfs.core.deferral import Blocked, bypassing, git_directory, stuck
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.plan import Left, Owner, plan
@@ -31,9 +32,10 @@ from devboxfs.writeback.journal import Control, Journal
 from devboxfs.writeback.limits import Limits
 from sealos_devbox import ApplyResult, Batch, ContentMember, Version
 
-__all__ = ["InFlight", "Ledger"]
+__all__ = ["InFlight", "Ledger", "Refused", "Result"]
 
 _ON_CONTENT = frozenset({Kind.WRITE, Kind.TRUNCATE, Kind.SETATTR, Kind.SETXATTR})
+_REMOVING = frozenset({Kind.UNLINK, Kind.RMDIR, Kind.RENAME})
 _PLANNED_AT_ONCE = 8000
 """Operations in one batch: planning them takes about 30 ms of the event loop."""
 
@@ -92,6 +94,14 @@ class InFlight:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An operation that the box does not take for now."""
+
+    errno: int
+    since: float
+
+
 @dataclass(slots=True)
 class _NewFile:
     """A new file that was not published yet."""
@@ -133,6 +143,10 @@ class Ledger:
         self.fresh_bytes = 0
         self.more = False
         """The last cut left operations that could have gone."""
+        self.refused: dict[int, Refused] = {}
+        """By seq: what the box does not take for now, see `hold_back`."""
+        self.trying_again = False
+        """The next cut takes what is refused along."""
         self.owed: dict[bytes, int] = {}
         """Times that directories should have been given and were not."""
         self._new: dict[int, _NewFile] = {}
@@ -166,6 +180,10 @@ class Ledger:
                 self._new.pop(op.oid, None)
             elif kind is Kind.RENAME:
                 self._new.pop(op.replaced, None)
+        if self.refused and kind in _REMOVING:
+            # Perhaps of what is refused, which then vanishes.
+            held = self.held_back()
+            self.trying_again = self.trying_again or (held is not None and held.meets(op))
         if self.first_fresh is None:
             self.first_fresh = now
         self.last_fresh = now
@@ -221,6 +239,55 @@ class Ledger:
                 until = new.since + grace if until is None else min(until, new.since + grace)
         return kept, until
 
+    def now(self) -> float:
+        """Return the monotonic time."""
+        return self._monotonic()
+
+    def hold_back(self, refused: dict[int, int]) -> dict[int, int]:
+        """Keep operations (seq -> errno) that the box has refused, until `try_again`.
+
+        Returns the objects (oid -> errno) of which that was not known.
+        """
+        now = self._monotonic()
+        known = {op.oid for op in self.waiting if op.seq in self.refused}
+        fresh: dict[int, int] = {}
+        for op in self.waiting:
+            if op.seq in refused:
+                before = self.refused.get(op.seq)
+                since = now if before is None else before.since
+                self.refused[op.seq] = Refused(refused[op.seq], since)
+                if op.oid not in known:
+                    fresh.setdefault(op.oid, refused[op.seq])
+        return fresh
+
+    def try_again(self) -> bool:
+        """Let the next batch take along what was refused; returns whether there is anything."""
+        self.trying_again = bool(self.refused)
+        return self.trying_again
+
+    def held_back(self) -> Blocked | None:
+        """Return what waits for something that is refused; None when nothing is."""
+        return stuck(self.waiting, self.refused) if self.refused else None
+
+    def held_numbers(self) -> dict[int, int]:
+        """Return the errno for each operation (by seq) that is refused or waits for that."""
+        if not self.refused:
+            return {}
+        blocked = stuck(self.waiting, self.refused)
+        first = next(iter(self.refused.values())).errno
+        return {
+            op.seq: self.refused[op.seq].errno if op.seq in self.refused else first
+            for op in self.waiting
+            if op.seq in self.refused or blocked.meets(op)
+        }
+
+    @property
+    def stuck(self) -> bool:
+        """Whether all that is pending waits for something that the box refuses."""
+        if not self.waiting or self.batches or not self.refused or self.trying_again:
+            return False
+        return len(self.held_numbers()) == len(self.waiting)
+
     def unsettled_operations(self) -> Iterable[Operation]:
         """Yield every operation that is not settled."""
         for batch in self.batches:
@@ -248,9 +315,12 @@ class Ledger:
         go, rest, whole = self._select(upto, keep_back)
         if not go and not (sync and whole):
             self._no_longer_fresh(more=False, upto=upto)
+            self.trying_again = False
             return None
         batch = self._plan(go, rest, sync if whole else None, resume=self.resume)
         self.resume = None
+        if whole:
+            self.trying_again = False
         self._no_longer_fresh(more=not whole, upto=upto)
         return batch
 
@@ -278,6 +348,9 @@ class Ledger:
         """Return (what goes, what stays, whether only what must stay does)."""
         limits = self._limits
         blocked = Blocked(keep_back) if keep_back else None
+        refused = {} if self.trying_again else self.refused
+        if refused:
+            blocked = blocked or Blocked()
         go: list[Operation] = []
         stay: list[Operation] = []
         names = size = 0
@@ -285,8 +358,10 @@ class Ledger:
         for index, op in enumerate(self.waiting):
             if upto is not None and op.seq > upto:
                 return go, stay + self.waiting[index:], True
-            if blocked is not None and blocked.meets(op):
+            if blocked is not None and (op.seq in refused or blocked.meets(op)):
                 blocked.add(op)
+                if refused and (inside := git_directory(op.path)) is not None:
+                    blocked.add_name(inside)
                 stay.append(op)
                 continue
             if names >= limits.batch_operations or len(go) >= _PLANNED_AT_ONCE:
@@ -423,9 +498,16 @@ class Ledger:
             settled = [op for op in self.waiting if op.seq in gone]
             self.waiting = [op for op in self.waiting if op.seq not in gone]
         else:
+            begun = {left.oid for left in record.left}
             settled = [
                 op for seq in record.settled if (op := batch.operations.pop(seq, None)) is not None
             ]
+            for op in batch.operations.values():
+                if op.oid in begun:
+                    # What is known to be in the box counts, not what had been shown before.
+                    op.base = None
+                if op.replaced in begun:
+                    op.replaced_base = None
             self._return(batch)
             if batch in self.batches:
                 self.batches.remove(batch)
@@ -436,6 +518,8 @@ class Ledger:
                 self.retained.append(batch)
             for oid in [oid for oid, (number, _) in self.flying.items() if number <= batch.number]:
                 del self.flying[oid]
+        for op in settled:
+            self.refused.pop(op.seq, None)
         self.unsettled -= len(settled)
         self.pending_bytes -= sum(op.length for op in settled if op.kind is Kind.WRITE)
         for left in record.left:

@@ -23,6 +23,10 @@ from sealos_devbox import ApplyResult, Attributes, Outcome
 __all__ = ["TROUBLE", "Decision", "Keep", "decide"]
 
 TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""After these the box takes nothing more of the journal until it is told to go on."""
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""These may be about one place only, and may pass: what does not depend on it goes on."""
+_ATTRIBUTES = frozenset({"setattr", "setxattr", "mknod"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +54,47 @@ class Decision:
     hurt: dict[int, int] = field(default_factory=dict)
     """oid -> errno, for what is not in the box now: an fsync of it fails."""
     hurt_paths: dict[bytes, int] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
+    """seq -> errno, for what waits until the box takes it."""
+    again: set[int | bytes] = field(default_factory=set)
+    """oids and paths of what goes again although nothing is wrong with it."""
     suspect: Blocked | None = None
+    passed_over: bool = False
     owed: dict[bytes, int] = field(default_factory=dict)
     """Directories that did not get their time."""
 
 
 def decide(
-    ledger: Ledger, batch: InFlight, result: ApplyResult, suspect: Blocked | None
+    ledger: Ledger,
+    batch: InFlight,
+    result: ApplyResult,
+    suspect: Blocked | None,
+    *,
+    read_only: bool = False,
+    passed_over: bool = False,
 ) -> Decision:
     """Judge the outcomes of the oldest batch.
 
-    `suspect` is what earlier ones in flight with it had refused.
+    `suspect` is what earlier ones in flight with it had refused, `passed_over`: one of them made
+    the box cancel what followed, which is to go on; `read_only`: the whole box is, not only a part
+    of it.
     """
-    return _Judge(ledger, batch, result, suspect).run()
+    return _Judge(ledger, batch, result, suspect, read_only, passed_over).run()
 
 
 class _Judge:
     def __init__(
-        self, ledger: Ledger, batch: InFlight, result: ApplyResult, suspect: Blocked | None
+        self,
+        ledger: Ledger,
+        batch: InFlight,
+        result: ApplyResult,
+        suspect: Blocked | None,
+        read_only: bool,
+        passed_over: bool,
     ) -> None:
         self._ledger = ledger
+        self._read_only = read_only
+        self._passed_over = passed_over
         self._batch = batch
         self._suspect = suspect
         self._wire = {operation[0]: operation for operation in batch.wire}
@@ -90,13 +115,25 @@ class _Judge:
             if batch.replay:
                 self._lost_again(owner, outcome)
                 continue
-            if outcome.errno in TROUBLE:
+            self._partly_done(owner)
+            if self._waits(owner, outcome):
+                self._passed_over = self._passed_over or outcome.errno in TROUBLE
+                if outcome.errno in TROUBLE and not batch.record.bypass:
+                    to.result.resume = owner.wire
+                self._again(operations, outcome.errno)
+                to.refused.update((op.seq, outcome.errno) for op in operations)
+            elif outcome.errno in TROUBLE:
                 if not to.trouble and not batch.record.bypass:
                     to.result.resume = owner.wire
                 to.trouble = to.trouble or outcome.errno
                 self._again(operations, outcome.errno)
-            elif outcome.errno == errno.ECANCELED or self._is_suspect(operations):
-                self._again(operations, to.trouble or errno.EIO)
+            elif self._is_suspect(operations):
+                self._again(operations, to.trouble or next(iter(to.refused.values()), errno.EIO))
+            elif outcome.errno == errno.ECANCELED:
+                passed_over = self._passed_over and not to.trouble
+                self._again(operations, 0 if passed_over else to.trouble or errno.EIO)
+                if passed_over:
+                    continue
             else:
                 self._refused(owner, operations, outcome)
             suspect = self._suspect = self._suspect or Blocked()
@@ -107,26 +144,64 @@ class _Judge:
             if operation[1] == "dirtime" and self._outcomes[_int(operation[0])].errno:
                 to.owed[_bytes(operation[2])] = _int(operation[4])
         to.suspect = self._suspect
+        to.passed_over = self._passed_over
         to.result.settled = sorted(set(to.result.settled))
         to.settled.seqs.extend([] if batch.replay else to.result.settled)
         return to
 
+    def _waits(self, owner: Owner, outcome: Outcome) -> bool:
+        """Whether only this, and what depends on it, has to wait."""
+        number = outcome.errno
+        if outcome.conflict or number not in REFUSED or (number == errno.EROFS and self._read_only):
+            return False
+        # A change of attributes that is not permitted will not be: nothing is lost with it.
+        return number != errno.EPERM or self._wire[owner.wire][1] not in _ATTRIBUTES
+
+    def _partly_done(self, owner: Owner) -> None:
+        """Note what a content that came half way has left in the box: the rest builds on that."""
+        kind = self._wire[owner.wire][1]
+        if kind == "rename" and owner.other:
+            there = self._outcomes[owner.wire]
+            if there.attr is not None and not there.conflict:
+                self._to.result.left[owner.other] = self._left(owner.other, there.attr)
+        if kind not in {"put", "write"}:
+            return
+        left: Attributes | None = None
+        for wire in (owner.wire - 1, owner.wire):
+            outcome = self._outcomes.get(wire)
+            if outcome is None or wire not in self._wire or outcome.conflict:
+                continue
+            if self._wire[wire][2] == self._wire[owner.wire][2] and (
+                wire == owner.wire or self._belongs(wire)
+            ):
+                left = outcome.attr or left
+        if left is not None:
+            self._to.result.left[owner.oid] = Left(left.version, left.size, ino=left.ino)
+
+    def _belongs(self, wire: int) -> bool:
+        """Whether a wire operation is the first part of the one that follows it."""
+        operation = self._wire[wire]
+        if self._wire[wire + 1][1] != "write":
+            return False
+        if operation[1] == "put":
+            return True
+        # A truncation that had to come first.
+        return (
+            operation[1] == "write"
+            and operation[5] is not None
+            and operation[6] is None
+            and not operation[4]
+        )
+
     def _outcome(self, owner: Owner) -> Outcome:
         before = owner.wire - 1
-        if before in self._wire and self._wire[owner.wire][1] == "write":
-            # The empty file that the ranges of a sparse one are written to.
-            made = self._wire[before]
-            if made[1] == "put" and made[2] == self._wire[owner.wire][2]:
-                if self._outcomes[before].errno:
-                    return self._outcomes[before]
-                return self._outcomes[owner.wire]
-        # A truncation that had to come first belongs to the write that follows it.
-        if before in self._wire and self._wire[before][1] == "write":
-            shrunk = self._wire[before]
-            if shrunk[5] is not None and shrunk[6] is None and not shrunk[4]:
-                outcome = self._outcomes[before]
-                if outcome.errno:
-                    return outcome
+        if (
+            before in self._wire
+            and self._wire[before][2] == self._wire[owner.wire][2]
+            and self._belongs(before)
+            and self._outcomes[before].errno
+        ):
+            return self._outcomes[before]
         return self._outcomes[owner.wire]
 
     def _done(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
@@ -161,7 +236,10 @@ class _Judge:
     def _again(self, operations: list[Operation], why: int) -> None:
         for op in operations:
             self._returned.add(op.oid)
-            self._hurt(op, why)
+            if why:
+                self._hurt(op, why)
+            else:
+                self._to.again.update((op.oid, op.path, op.path.rpartition(b"/")[0]))
 
     def _hurt(self, op: Operation, why: int) -> None:
         self._to.hurt.setdefault(op.oid, why)
@@ -173,7 +251,11 @@ class _Judge:
 
     def _vanished(self) -> None:
         """Settle what crossed no network, but not without what it was planned together with."""
-        operations = self._batch.operations
+        operations, refused = self._batch.operations, self._to.refused
+        numbers = {operations[seq].oid: number for seq, number in refused.items()}
+        for seq in self._batch.record.vanished:
+            if seq in operations and operations[seq].oid in numbers:
+                refused[seq] = numbers[operations[seq].oid]
         self._settle(
             [
                 operations[seq]

@@ -67,6 +67,9 @@ class Settled:
     errors: dict[int, int] = field(default_factory=dict)
     """oid -> errno for operations that failed otherwise (EACCES, ENAMETOOLONG...); the data is
     in the conflict store."""
+    refused: dict[int, int] = field(default_factory=dict)
+    """oid -> errno for objects with operations that the box refuses for now (a permission, a part
+    of it that is read-only): they stay in the journal and are tried again. Said once."""
     event: int = 0
     """Number of the last event before the batch was applied: an event with a higher number is
     newer than `objects`."""

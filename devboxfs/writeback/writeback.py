@@ -16,16 +16,18 @@ from pathlib import Path
 
 import trio
 
+from devboxfs.core.deferral import stuck
 from devboxfs.core.ops import Operation, Source
 from devboxfs.core.records import RecordError
 from devboxfs.writeback.conflicts import ConflictStore
-from devboxfs.writeback.flusher import Flusher, SyncRequest
+from devboxfs.writeback.flusher import Flusher
 from devboxfs.writeback.journal import Control, Journal, JournalInUseError, find_journals
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT, Limits
+from devboxfs.writeback.requests import SyncRequest
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
 
-__all__ = ["WriteBack", "WriteBackStatistics"]
+__all__ = ["Refusal", "WriteBack", "WriteBackStatistics"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,17 @@ class WriteBackStatistics:
     """Of this mount, oldest first, at most the last 100."""
     batches_sent: int
     wire_operations_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the box does not take for now, and what waits for it."""
+
+    path: bytes
+    errno: int
+    age: float
+    operations: int
+    """How many wait, those that depend on it included."""
 
 
 class WriteBack:
@@ -349,6 +362,23 @@ class WriteBack:
                     self._flusher.last_error = f"local disk: {error}"
                     _log.error("journal cannot be made durable: %s", error)
                 await trio.sleep(_TICK)
+
+    def try_again(self) -> None:
+        """Send what the box has refused once more, now."""
+        self._flusher.try_again()
+
+    def refusals(self) -> list[Refusal]:
+        """Return what the box does not take for now, by the path of its first operation."""
+        ledger = self._ledger
+        found: dict[int, Refusal] = {}
+        for op in ledger.waiting:
+            refused = ledger.refused.get(op.seq)
+            if refused is not None and op.oid not in found:
+                waiting = stuck(ledger.waiting, {op.seq})
+                count = sum(1 for other in ledger.waiting if waiting.meets(other))
+                age = ledger.now() - refused.since
+                found[op.oid] = Refusal(op.path, refused.errno, age, count)
+        return list(found.values())
 
     def statistics(self) -> WriteBackStatistics:
         """Return the counters as they are now."""

@@ -107,6 +107,7 @@ class Ears:
     conflicts: list[ConflictReport] = field(default_factory=list)
     errors: dict[int, int] = field(default_factory=dict)
     troubles: list[tuple[int, set[int]]] = field(default_factory=list)
+    refused: list[dict[int, int]] = field(default_factory=list)
 
     def settled(self, batch: Settled) -> None:
         assert batch.seqs == sorted(batch.seqs)
@@ -115,6 +116,8 @@ class Ears:
         self.objects.update(batch.objects)
         self.conflicts += batch.conflicts
         self.errors.update(batch.errors)
+        if batch.refused:
+            self.refused.append(batch.refused)
 
     def trouble(self, errno: int, oids: set[int]) -> None:
         self.troubles.append((errno, oids))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -123,35 +125,128 @@ async def test_recovery_into_a_full_box_says_so_and_keeps_everything(small: Plac
         assert (small.box / "big").stat().st_size == 20 << 18
 
 
-async def test_an_operation_in_trouble_is_resumed(small: Place) -> None:
-    """The box has done what came before it, and nothing after it until it is told to go on."""
+@contextmanager
+def read_only(inner: Path) -> Iterator[Callable[[str], None]]:
+    """A directory of the box that is read-only; called with "rw" or "ro" it changes."""
+    subprocess.run(["mount", "--bind", inner, inner], check=True)
+
+    def turn(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,bind,{how}", inner], check=True)
+
+    turn("ro")
+    try:
+        yield turn
+    finally:
+        subprocess.run(["umount", "-l", inner], check=True)
+
+
+async def test_what_does_not_depend_on_a_read_only_part_goes_on(small: Place) -> None:
     inner = small.box / "inner"
     inner.mkdir()
-    subprocess.run(["mount", "--bind", inner, inner], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", inner], check=True)
-    try:
+    with read_only(inner) as turn:
         async with small.mounted() as m:
             first = m.user.mkdir(b"a")
             stuck = m.user.mkdir(b"inner/x")
+            below = m.user.create(b"inner/x/f", b"1")
             last = m.user.create(b"b", b"2")
-            assert await m.writeback.sync([b"b"], m.writeback.last_seq) == errno.EROFS
-            assert first in m.ears.objects
-            assert m.ears.seqs == [1]
-            assert sorted(p.name for p in small.box.iterdir()) == ["a", "inner"]
-            for number in range(3):
-                m.user.create(b"later%d" % number, b"3")
-                while len(m.ears.troubles) < number + 2:
-                    await m.writeback._flusher.wait_progress()
-            subprocess.run(["mount", "-o", "remount,bind,rw", inner], check=True)
+            with trio.fail_after(10):
+                assert await m.writeback.sync([b"b"], m.writeback.last_seq) == 0
+                assert (small.box / "b").read_bytes() == b"2"
+                assert await m.writeback.sync([b"inner/x"], m.writeback.last_seq) == errno.EROFS
+                assert await m.writeback.sync([b"inner/x/f"], m.writeback.last_seq) == errno.EROFS
+                assert await m.writeback.sync_all() == errno.EROFS
+                m.user.create(b"later", b"3")
+                assert await m.writeback.sync([b"later"], m.writeback.last_seq) == 0
+            assert {first, last} <= set(m.ears.objects)
+            assert not {stuck, below} & set(m.ears.objects)
+            assert m.ears.refused == [{stuck: errno.EROFS}]
+            (refused,) = m.writeback.refusals()
+            assert (refused.path, refused.errno, refused.operations) == (
+                b"inner/x", errno.EROFS, 3
+            )  # fmt: skip
+            turn("rw")
             with trio.fail_after(10):
                 while m.writeback.statistics().pending_operations:
                     await m.writeback._flusher.wait_progress()
-            assert m.ears.objects[stuck] is not None
-            assert m.ears.objects[last] is not None
-            assert (small.box / "later2").read_bytes() == b"3"
+            assert (inner / "x/f").read_bytes() == b"1"
+            assert m.writeback.refusals() == []
             assert (m.ears.conflicts, m.ears.errors) == ([], {})
-    finally:
-        subprocess.run(["umount", "-l", inner], check=True)
+            assert sorted(m.ears.seqs) == list(range(1, m.writeback.last_seq + 1))
+
+
+async def test_a_removal_of_what_is_refused_ends_it(small: Place) -> None:
+    inner = small.box / "inner"
+    inner.mkdir()
+    small.limits = replace(small.limits, retry_first=3600, retry_last=3600)
+    with read_only(inner):
+        async with small.mounted() as m:
+            oid = m.user.create(b"inner/f", b"1")
+            with trio.fail_after(10):
+                assert await m.writeback.sync([b"inner/f"], m.writeback.last_seq) == errno.EROFS
+                m.user.do(Kind.UNLINK, oid, b"inner/f")
+                while m.writeback.statistics().pending_operations:
+                    await m.writeback._flusher.wait_progress()
+            assert m.ears.conflicts == []
+
+
+async def test_a_git_directory_waits_as_a_whole(small: Place) -> None:
+    objects = small.box / ".git/objects"
+    objects.mkdir(parents=True)
+    with read_only(objects) as turn:
+        async with small.mounted() as m:
+            m.user.create(b".git/objects/ab", b"1")
+            reference = m.user.create(b".git/main", b"ab")
+            with trio.fail_after(10):
+                assert await m.writeback.sync_all() == errno.EROFS
+                m.user.create(b"other", b"3")
+                assert await m.writeback.sync([b"other"], m.writeback.last_seq) == 0
+                assert not (small.box / ".git/main").exists()
+                turn("rw")
+                m.writeback.try_again()
+                while reference not in m.ears.objects:
+                    await m.writeback._flusher.wait_progress()
+
+
+async def test_a_sparse_file_that_did_not_fit_is_no_conflict(small: Place) -> None:
+    """Its empty file and some of its ranges are there when the box is full."""
+    ballast = small.box / "ballast"
+    async with small.mounted() as m:
+        m.user.create(b"before", b"1")
+        await settled(m)
+        ballast.write_bytes(bytes(2 << 20))
+        oid = m.user.create(b"sparse", None)
+        for part in range(5):
+            m.user.write(oid, b"sparse", b"x" * (1 << 18), offset=part * 10 << 20, mode=0o644)
+        assert await m.writeback.sync([b"sparse"], m.writeback.last_seq) == errno.ENOSPC
+        assert (small.box / "sparse").exists()
+        ballast.unlink()
+        with trio.fail_after(10):
+            while oid not in m.ears.objects:
+                await m.writeback._flusher.wait_progress()
+        assert (m.ears.conflicts, m.ears.errors) == ([], {})
+        assert (small.box / "sparse").stat().st_size == (40 << 20) + (1 << 18)
+        assert (small.box / "sparse").read_bytes()[40 << 20 :] == b"x" * (1 << 18)
+        assert sorted(path.name for path in small.box.iterdir()) == ["before", "sparse"]
+
+
+async def test_a_write_that_was_cut_by_a_full_disk_is_no_conflict(small: Place) -> None:
+    ballast, file = small.box / "ballast", small.box / "f"
+    file.write_bytes(b"start")
+    async with small.mounted() as m:
+        m.user.create(b"before", b"1")
+        await settled(m)
+        ballast.write_bytes(bytes(2 << 20))
+        oid = m.writeback.next_oid()
+        m.user.write(oid, b"f", b"x" * (1 << 18), offset=5, base=version(file), mode=0o644)
+        for part in range(1, 5):
+            m.user.write(oid, b"f", b"x" * (1 << 18), offset=5 + (part << 18), mode=0o644)
+        assert await m.writeback.sync([b"f"], m.writeback.last_seq) == errno.ENOSPC
+        ballast.unlink()
+        with trio.fail_after(10):
+            while oid not in m.ears.objects:
+                await m.writeback._flusher.wait_progress()
+        assert (m.ears.conflicts, m.ears.errors) == ([], {})
+        assert file.read_bytes() == b"start" + b"x" * (5 << 18)
 
 
 async def test_what_vanished_beside_trouble_is_not_lost(small: Place) -> None:
@@ -159,9 +254,7 @@ async def test_what_vanished_beside_trouble_is_not_lost(small: Place) -> None:
     (small.box / "inner").mkdir()
     target = small.box / "inner/f"
     target.write_bytes(b"old")
-    subprocess.run(["mount", "--bind", small.box / "inner", small.box / "inner"], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", small.box / "inner"], check=True)
-    try:
+    with read_only(small.box / "inner") as turn:
         async with small.mounted() as m:
             oid = m.user.create(b"tmp", b"new")
             m.user.do(
@@ -175,11 +268,9 @@ async def test_what_vanished_beside_trouble_is_not_lost(small: Place) -> None:
             m.user.do(Kind.UNLINK, oid, b"inner/f")
             assert await m.writeback.sync([b"inner/f"], m.writeback.last_seq) == errno.EROFS
             assert m.ears.seqs == []
-            subprocess.run(["mount", "-o", "remount,bind,rw", small.box / "inner"], check=True)
+            turn("rw")
             with trio.fail_after(10):
                 while m.writeback.statistics().pending_operations:
                     await m.writeback._flusher.wait_progress()
             assert not target.exists()
             assert m.ears.seqs == [1, 2, 3, 4]
-    finally:
-        subprocess.run(["umount", "-l", small.box / "inner"], check=True)

@@ -172,18 +172,18 @@ func (r *run) write(o *operation) (*root.Attr, error) {
 	}
 	for _, e := range o.extents {
 		if err := r.copyExtent(e, fd); err != nil {
-			return nil, err
+			return nil, r.cut(err, p, found)
 		}
 		pass("changed")
 	}
 	if o.size != nil {
 		if err := syscall.Ftruncate(fd, *o.size); err != nil {
-			return nil, err
+			return nil, r.cut(err, p, found)
 		}
 	}
 	if o.mtime != nil {
 		if err := sys.Utimensat(fd, "", sys.Omit, sys.Timespec(*o.mtime), 0); err != nil {
-			return nil, err
+			return nil, r.cut(err, p, found)
 		}
 	}
 	attr, err := r.changed(p, found)
@@ -194,6 +194,21 @@ func (r *run) write(o *operation) (*root.Attr, error) {
 		r.displaced = append(r.displaced, private{r.dir, strconv.Itoa(e.content)})
 	}
 	return attr, nil
+}
+
+// cut is the error of a write that could not be finished: the client, who will send the rest, is told what it has left
+// of the object, or it would take its own half for somebody else's change.
+func (r *run) cut(err error, p place, before *root.Attr) error {
+	errno, ok := err.(syscall.Errno)
+	if !ok {
+		return err
+	}
+	attr, e := root.AttrAt(p.fd, p.name)
+	if e != nil || attr.Ino != before.Ino {
+		return err
+	}
+	r.track.Left(p.path, attr)
+	return &partial{errno, attr}
 }
 
 // openWritable opens a file for writing. A file's mode does not bind whoever had it open when the mode was set, and the

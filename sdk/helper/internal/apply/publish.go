@@ -87,10 +87,25 @@ func (r *run) publish(o *operation, from private, p place, found *root.Attr) err
 	pass("linked")
 	if err := sys.Renameat2(from.dir, from.name, p.fd, p.name, 0); err != nil {
 		sys.Unlinkat(old.dir, old.name, 0)
-		return err
+		return r.unpublished(err, p, found)
 	}
 	pass("changed")
 	return r.verifyReplaced(old, p, found)
+}
+
+// unpublished is the error of a rename that was not permitted or had no room. The private name that found had meanwhile
+// has moved its ctime: the client is told, or it would take that for somebody's change when it tries again.
+func (r *run) unpublished(err error, p place, found *root.Attr) error {
+	errno, ok := err.(syscall.Errno)
+	if !ok || !(trouble(errno) || errno == syscall.EACCES || errno == syscall.EPERM) {
+		return err
+	}
+	now := p.current()
+	if !same(now, found) {
+		return err
+	}
+	r.track.Left(p.path, now)
+	return &partial{errno, now}
 }
 
 // publishAnywhere is publish, by way of a copy if the place is on another file system below the workspace. It returns what

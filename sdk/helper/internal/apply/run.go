@@ -61,6 +61,14 @@ type failure struct {
 
 func (f *failure) Error() string { return f.errno.Error() }
 
+// partial is the error of an operation that had changed its object by then; left is the object's state.
+type partial struct {
+	errno syscall.Errno
+	left  *root.Attr
+}
+
+func (p *partial) Error() string { return p.errno.Error() }
+
 func conflict(errno syscall.Errno, found *root.Attr) error { return &failure{errno, true, found} }
 
 // one carries out an operation and logs its outcome. An error is that of the log: the outcome is not recorded.
@@ -83,6 +91,8 @@ func (r *run) one(o *operation) (outcome, error) {
 	case nil:
 	case *failure:
 		result.errno, result.conflict, result.attr = e.errno, e.conflict, e.found
+	case *partial:
+		result.errno, result.attr = e.errno, e.left
 	case syscall.Errno:
 		result.errno, result.attr = e, nil
 	default:
@@ -249,7 +259,7 @@ func (r *run) checkVersion(v root.Version, p place, found *root.Attr, thorough b
 	if found.IsDir() && found.Ino == v.Ino {
 		return nil
 	}
-	numbers := found.Ino == v.Ino && found.Mtime == v.Mtime && found.Size == v.Size && found.Ctime == v.Ctime
+	numbers := found.Ino == v.Ino && found.Mtime == v.Mtime && found.Size == v.Size && (found.Ctime == v.Ctime || v.Ctime == 0)
 	if numbers && (v.Sum == nil || !thorough) {
 		return nil
 	}
