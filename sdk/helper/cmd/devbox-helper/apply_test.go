@@ -22,7 +22,11 @@ func TestApplyKinds(t *testing.T) {
 	if info.ModTime().UnixNano() != stamp || info.Mode()&os.ModeSetuid == 0 || info.Mode().Perm() != 0o755 || attr.At(12).IsNil() {
 		t.Fatal(info.ModTime(), info.Mode(), attr)
 	}
+	c.expect(0, []any{1, "dirtime", b(""), []any{3}, 1_234_567_890})
 	c.expect(0, []any{1, "put", b("f"), version(attr), 0}, content{"other", 0o600, -1})
+	if info, _ = os.Stat(dir); info.ModTime().UnixNano() != 1_234_567_890 {
+		t.Fatal("a file was rewritten, and its directory has another time: ", info.ModTime())
+	}
 	if info, _ = os.Stat(dir + "/f"); info.ModTime().UnixNano() != -1 || read(t, dir+"/f") != "other" {
 		t.Fatal(info.ModTime())
 	}

@@ -47,15 +47,26 @@ func (r *run) put(o *operation) (*root.Attr, error) {
 		copyXattrs(sys.ProcName(p.fd, p.name), from.dir, from.name, "user.")
 	}
 	before, _ := inDir(from.dir, from.name).look()
+	dir, _ := inDir(p.fd, ".").look()
 	from, err = r.publishAnywhere(o, from, p, found)
 	if err != nil {
 		return nil, err
+	}
+	if found != nil && dir != nil {
+		r.keepTime(p, dir)
 	}
 	if from.dir != r.dir {
 		before = nil // another inode
 		content.ino = 0
 	}
 	return r.published(p, content, before), nil
+}
+
+// keepTime: to its user the file was rewritten. No entry came or went, so the directory's time stays what it was.
+func (r *run) keepTime(p place, dir *root.Attr) {
+	sys.Utimensat(p.fd, "", sys.Omit, sys.Timespec(dir.Mtime), 0)
+	path, _ := root.Split(p.path)
+	r.track.Left(path, dir)
 }
 
 // giveGroup: what is made in a set-group-id directory has the directory's group.
