@@ -81,6 +81,8 @@ class MountStatus:
     journal: Json = field(default_factory=dict)
     tree: Json = field(default_factory=dict)
     reader: Json = field(default_factory=dict)
+    locks: Json = field(default_factory=dict)
+    """Of git: how many were made, how many the box refused, how often one was waited for."""
 
     def to_json(self) -> Json:
         """Return it as a JSON object."""
@@ -327,6 +329,7 @@ class _Mount:
             },
             tree={"nodes": len(self.filesystem.table.nodes), **asdict(remote)},
             reader=asdict(self.filesystem.reader.statistics()),
+            locks=asdict(self.filesystem.locks.statistics()),
         ).to_json()
 
     async def _on_sync(self, _params: Json, progress: Progress) -> Json:

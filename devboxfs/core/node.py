@@ -7,14 +7,16 @@ piece, without an await in between.
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealos_devbox.types import Attributes, Version
 
 if TYPE_CHECKING:
     from devboxfs.core.extents import ExtentMap
+    from devboxfs.core.git_paths import LockKind
 
-__all__ = ["Directory", "FileContent", "Node"]
+__all__ = ["Directory", "FileContent", "Lock", "Node"]
 
 
 class FileContent:
@@ -32,6 +34,24 @@ class FileContent:
         """Version that the base regions are read from; None when there are none."""
 
 
+@dataclass(slots=True, eq=False)
+class Lock:
+    """A file that excludes others by being there (vfs/locks.py)."""
+
+    kind: LockKind
+    seq: int
+    """Of the operation that makes it."""
+    index: tuple[object, ...] | None = None
+    """What the index looked like when its lock was made."""
+    answered: bool = False
+    """The box has made it."""
+    refused: int = 0
+    """errno: the box has not, and never had it. What is done with it stays here."""
+    seen: int = 0
+    """Number of the last event that is older than the lock, and of which connection."""
+    session: int = 0
+
+
 class Node:
     """One object. The attributes are those shown; `box` is the last known state in the box."""
 
@@ -47,6 +67,7 @@ class Node:
         "ino",
         "last_seq",
         "links",
+        "lock",
         "lookups",
         "mode",
         "mtime_ns",
@@ -91,6 +112,8 @@ class Node:
         self.content: FileContent | None = None
         self.xattrs: dict[bytes, bytes | None] | None = None
         """Values that were set (None: removed) or fetched."""
+        self.lock: Lock | None = None
+        """Set while it is a lock that was made here."""
         self.doubtful = False
         """An operation failed: what is shown may not be what the box has; the next look decides."""
         self.error = 0
@@ -126,6 +149,13 @@ class Node:
     def version(self) -> Version | None:
         """The box version that is shown, when nothing of ours is pending."""
         return self.box.version if self.box is not None else None
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether what is done with it concerns nobody else."""
+        if self.lock is not None and self.lock.refused:
+            return True
+        return self.parent is None and self.ino != 1
 
     def path(self) -> bytes:
         """Return the path of its first name from the root; b"" for the root."""

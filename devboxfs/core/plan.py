@@ -138,7 +138,7 @@ class _Object:
         self.vague = False
 
 
-_MAKING = frozenset({Kind.CREATE, Kind.MKDIR, Kind.SYMLINK, Kind.MKNOD})
+_MAKING = frozenset({Kind.CREATE, Kind.LOCK, Kind.MKDIR, Kind.SYMLINK, Kind.MKNOD})
 _CONTENT = frozenset({Kind.CREATE, Kind.WRITE, Kind.TRUNCATE})
 
 
@@ -213,6 +213,8 @@ class _Planner:
                 if kind is Kind.CREATE:
                     content[oid] = False
                     puts.add(oid)
+                elif kind is Kind.LOCK:
+                    content[oid] = True
             elif kind is Kind.LINK:
                 linked.add(oid)
                 if oid in names:
@@ -300,7 +302,7 @@ class _Planner:
             return ANY
         if left.wire:
             return as_left_by(left.wire, left.incarnation)
-        if left.absent:
+        if left.absent or left.lost:
             return ABSENT
         if left.version is None:
             return is_inode(left.ino) if left.ino else ANY
@@ -333,6 +335,9 @@ class _Planner:
         made = self._objects[op.oid]
         made.content = wire
         made.image = ExtentMap(0)
+
+    def _lock(self, op: Operation) -> None:
+        self._made("lock", op).values = (op.mode or 0,)
 
     def _content(self, op: Operation) -> None:
         oid = op.oid
@@ -655,6 +660,7 @@ class _Planner:
 
     _EMIT: ClassVar[dict[Kind, Callable[[_Planner, Operation], None]]] = {
         Kind.CREATE: _create,
+        Kind.LOCK: _lock,
         Kind.WRITE: _content,
         Kind.TRUNCATE: _content,
         Kind.SETATTR: _setattr,

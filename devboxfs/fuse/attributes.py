@@ -19,8 +19,10 @@ Every change of the table is followed by an invalidation.
 BLOCK_SIZE = 4096
 
 
-def entry_attributes(node: Node, owners: Ownership) -> pyfuse3.EntryAttributes:
-    """Return the attributes that are shown of a node."""
+def entry_attributes(
+    node: Node, owners: Ownership, *, cacheable: bool = True
+) -> pyfuse3.EntryAttributes:
+    """Return the attributes that are shown of a node; `cacheable`: the kernel may keep them."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(node.ino)
     entry.st_mode = pyfuse3.ModeT(node.mode)
@@ -38,8 +40,7 @@ def entry_attributes(node: Node, owners: Ownership) -> pyfuse3.EntryAttributes:
     entry.st_atime_ns = node.atime_ns
     entry.st_mtime_ns = node.mtime_ns
     entry.st_ctime_ns = node.ctime_ns
-    entry.attr_timeout = CACHE_SECONDS
-    entry.entry_timeout = CACHE_SECONDS
+    entry.attr_timeout = entry.entry_timeout = CACHE_SECONDS if cacheable else 0
     return entry
 
 

@@ -32,6 +32,7 @@ from devboxfs.fuse.attributes import absent, entry_attributes, statvfs_data
 from devboxfs.fuse.boundary import handler
 from devboxfs.vfs.content import OpenFile
 from devboxfs.vfs.filesystem import FileSystem
+from devboxfs.vfs.locks import in_git_directory, may_be_cached
 from devboxfs.vfs.metadata import AttributeChange
 from devboxfs.vfs.ownership import Ownership
 
@@ -69,7 +70,11 @@ class DevboxOperations(pyfuse3.Operations):
     def _entry(self, node: Node) -> EntryAttributes:
         """Reply with an inode: the kernel holds one reference more."""
         node.lookups += 1
-        return entry_attributes(node, self._owners)
+        return self._attributes(node)
+
+    def _attributes(self, node: Node) -> EntryAttributes:
+        cacheable = may_be_cached(node.parent, node.name)
+        return entry_attributes(node, self._owners, cacheable=cacheable)
 
     @handler
     async def lookup(
@@ -79,7 +84,7 @@ class DevboxOperations(pyfuse3.Operations):
         directory = self._fs.directory(parent_inode)
         node = await self._fs.lookup(directory, name)
         if node is None:
-            return absent(cacheable=directory.complete)
+            return absent(cacheable=directory.complete and not in_git_directory(directory))
         return self._entry(node)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -175,7 +180,7 @@ class DevboxOperations(pyfuse3.Operations):
 
         Always answered from the table: every read makes the kernel ask again.
         """
-        return entry_attributes(self._fs.node(inode), self._owners)
+        return self._attributes(self._fs.node(inode))
 
     @handler
     async def setattr(
@@ -197,7 +202,7 @@ class DevboxOperations(pyfuse3.Operations):
         )
         size = attr.st_size if fields.update_size else None
         await self._fs.setattr(node, change, size, self._files.get(fh) if fh is not None else None)
-        return entry_attributes(node, self._owners)
+        return self._attributes(node)
 
     @handler
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
@@ -260,11 +265,13 @@ class DevboxOperations(pyfuse3.Operations):
             entries = await self._fs.namespace.entries(node)
             directory.entries = [(b".", node), (b"..", node.parent or node), *entries]
         owners = self._owners
+        inside_git = in_git_directory(node)
         for position in range(start_id, len(directory.entries)):
             name, child = directory.entries[position]
             if position > 1 and node.children.get(name) is not child:
                 continue
-            attributes = entry_attributes(child, owners)
+            cacheable = not inside_git or may_be_cached(node, name)
+            attributes = entry_attributes(child, owners, cacheable=cacheable)
             if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1):
                 return
             if position > 1:

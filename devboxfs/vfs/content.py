@@ -230,7 +230,7 @@ class Content:
             raise oserror(errno.EFBIG)
         now = self.clock.now()
         source: Source
-        if node.parent is None:
+        if node.stays_here:
             source = self._scratch(node, data)
         else:
             operation = Operation(
@@ -273,7 +273,7 @@ class Content:
             raise oserror(errno.EFBIG)
         self._check_writable(size > node.size)
         now = self.clock.now()
-        if node.parent is not None:
+        if not node.stays_here:
             operation = Operation(
                 Kind.TRUNCATE,
                 self.pending.oid(node),
@@ -308,7 +308,7 @@ class Content:
         That would cut it off from other names, change its owner, or need the right to write to its
         directory.
         """
-        if node.nlink > 1:
+        if node.nlink > 1 or node.lock is not None:
             return True
         if node.box is None:
             return False
@@ -348,7 +348,7 @@ class Content:
     async def fsync(self, file: OpenFile) -> None:
         """Return when the box has fsynced the file; raises what prevents it."""
         node = file.node
-        if node.parent is not None and (node.unsynced or node.pending):
+        if not node.stays_here and (node.unsynced or node.pending):
             await self._sync([node.path()], node.last_seq)
             if not node.pending:
                 node.unsynced = False

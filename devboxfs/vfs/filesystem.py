@@ -19,6 +19,7 @@ from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.content import Content, OpenFile
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
 from devboxfs.vfs.pending import Pending
@@ -70,8 +71,15 @@ class FileSystem:
         self.pending = Pending(self.table, writeback, cache, self.clock)
         self.remote = Remote(self.table, link, self.pending)
         self.reader = Reader(link, cache, ReadingOrder(self.table), timeout=self._timeout)
+        self.locks = GitLocks(self.table, self.remote, self.pending, link)
         self.namespace = Namespace(
-            self.table, self.remote, self.pending, self.user, self.clock, self.check_writable
+            self.table,
+            self.remote,
+            self.pending,
+            self.user,
+            self.clock,
+            self.check_writable,
+            self.locks,
         )
         self.metadata = Metadata(
             link, self.pending, self.user, self.clock, self.check_writable, peer.statvfs

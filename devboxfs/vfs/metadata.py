@@ -94,8 +94,8 @@ class Metadata:
         node.ctime_ns = now
 
     def _journal(self, node: Node, wanted: AttributeChange, now: int) -> None:
-        if node.parent is None and node.ino != 1:
-            return  # unlinked: nothing to carry to the box
+        if node.stays_here:
+            return
         operation = Operation(
             Kind.SETATTR,
             self.pending.oid(node),
@@ -203,7 +203,7 @@ class Metadata:
             raise oserror(errno.EACCES)
         self._check_writable(True)
         now = self.clock.now()
-        if node.parent is not None or node.ino == 1:
+        if not node.stays_here:
             operation = Operation(
                 Kind.SETXATTR,
                 self.pending.oid(node),

@@ -11,10 +11,12 @@ import os
 import stat
 from collections.abc import Callable
 
+from devboxfs.core.git_paths import LockKind
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.permissions import EXECUTE, WRITE, BoxUser
 from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import Table
@@ -48,12 +50,14 @@ class Namespace:
         user: BoxUser,
         clock: BoxClock,
         writable: Callable[[bool], None],
+        locks: GitLocks,
     ) -> None:
         self.table = table
         self.remote = remote
         self.pending = pending
         self.user = user
         self.clock = clock
+        self.locks = locks
         self._check_writable = writable
         """Raises EROFS, or (argument True: the change needs space in the box) ENOSPC."""
 
@@ -90,13 +94,14 @@ class Namespace:
 
         File, directory, symbolic link (target), FIFO, socket.
         """
+        kind = stat.S_IFMT(mode)
+        lock = await self.locks.kind(directory, name) if kind == stat.S_IFREG else None
         if await self.child(directory, name) is not None:
             raise oserror(errno.EEXIST)
-        # No await until the return.
+        # No await until it is in the table.
         self._check_entry_change(directory, name)
         self._check_writable(True)
         now = self.clock.now()
-        kind = stat.S_IFMT(mode)
         uid, gid = self.user.uid, self.user.gid
         if owner is not None and uid == 0:
             uid = owner
@@ -121,7 +126,9 @@ class Namespace:
         operation = Operation(
             _MAKE.get(kind, Kind.MKNOD), 0, directory.child_path(name), now, mode=mode & 0o7777
         )
-        if kind == stat.S_IFLNK:
+        if lock is not None:
+            operation.kind = Kind.LOCK
+        elif kind == stat.S_IFLNK:
             operation.data = target
         elif operation.kind is Kind.MKNOD:
             operation.mode, operation.size = mode, rdev
@@ -137,13 +144,33 @@ class Namespace:
             raise
         self.table.attach(directory, name, node)
         self._entry_changed(directory, now, +1 if kind == stat.S_IFDIR else 0)
+        if lock is not None:
+            self.locks.made(node, directory, name, lock, operation.seq)
+            if lock is LockKind.WAITS:
+                await self._confirm(directory, name, node)
         return node
+
+    async def _confirm(self, directory: Directory, name: bytes, node: Node) -> None:
+        """Have a lock only if the box has made it."""
+        node.opens += 1  # so that it is known until this is over
+        try:
+            await self.locks.confirm(node)
+        except OSError:
+            # No await until the return.
+            if directory.children.get(name) is node:
+                self._remove(directory, name, node)
+            raise
+        finally:
+            node.opens -= 1
+            self.table.drop_if_unused(node)
 
     async def link(self, node: Node, directory: Directory, name: bytes) -> None:
         """Give an object another name."""
         if await self.child(directory, name) is not None:
             raise oserror(errno.EEXIST)
         # No await until the return.
+        if node.lock is not None and node.lock.refused:
+            raise oserror(node.lock.refused)
         if node.is_dir:
             raise oserror(errno.EPERM)
         if node.parent is None:
@@ -179,6 +206,12 @@ class Namespace:
             raise oserror(errno.EISDIR)
         self._check_removal(directory, node)
         self._check_writable(False)
+        self._remove(directory, name, node)
+
+    def _remove(self, directory: Directory, name: bytes, node: Node) -> None:
+        if node.lock is not None and node.lock.refused:
+            self.locks.drop(directory, name, node)
+            return
         now = self.clock.now()
         operation = Operation(
             Kind.UNLINK,
@@ -188,6 +221,7 @@ class Namespace:
             base=self.pending.base(node),
         )
         self.pending.append(operation, (node,), ((directory, name),))
+        self.locks.given_up(node)
         self._unlinked(directory, name, node, now)
         self._entry_changed(directory, now, 0)
 
@@ -231,6 +265,7 @@ class Namespace:
             raise oserror(errno.EINVAL)
         await self.child(source, old)
         there = await self.child(target, new)
+        await self.locks.before_rename(source, old, target, new)
         if isinstance(there, Directory) and not there.complete and not flags & RENAME_EXCHANGE:
             await self.remote.load(there)
         # No await until the return.
@@ -259,6 +294,7 @@ class Namespace:
             nodes = (node, there)
         move = node.is_dir or (there is not None and there.is_dir and bool(flags & RENAME_EXCHANGE))
         self.pending.append(operation, nodes, ((source, old), (target, new)), move=move)
+        self.locks.given_up(node)
         if flags & RENAME_EXCHANGE and there is not None:
             self._swap(source, old, node, target, new, there)
             there.ctime_ns = now

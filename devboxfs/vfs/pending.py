@@ -49,6 +49,8 @@ class Pending:
         self.clock = clock
         self.conflicts: list[ConflictReport] = []
         self.trouble_errno = 0
+        self.watch_session = 0
+        """Counts the connections of which events were heard."""
         self._troubled: set[int] = set()
         self._held: dict[int, _Held] = {}
         self._kept: dict[int, tuple[Directory, bytes]] = {}
@@ -149,6 +151,12 @@ class Pending:
             if known is not None:
                 touched[id(known)] = known
                 self._object_outcome(known, attr, batch)
+        for oid, number in batch.locks_refused.items():
+            known = self.table.by_oid.get(oid)
+            if known is not None and known.lock is not None:
+                known.lock.refused = number
+                if known.parent is not None:
+                    known.parent.hold(known.name)  # ours is shown until its maker gives it up
         for oid, error in batch.errors.items():
             self._failed(oid, error)
         for oid, error in batch.refused.items():
@@ -207,6 +215,9 @@ class Pending:
                 image,
                 base=ContentKey.of(base) if base is not None else None,
             )
+        if node.lock is not None and not node.lock.answered:
+            node.lock.answered = True
+            node.lock.seen, node.lock.session = batch.seen, self.watch_session
         self.table.box_state(node, attr)
         if attr.ino != node.ino or attr.ctime_ns != node.ctime_ns:
             self.table.numbers.record(attr, node.ino, node.ctime_ns)

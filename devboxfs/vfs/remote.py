@@ -57,6 +57,10 @@ class Remote:
         self._rescans: dict[int, Directory] = {}
         self._rescan_wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._heard: int | None = None
+        """Number of the last event that was worked in; None while nothing is watched."""
+        self._news = trio.Event()
+        self._listing_again = False
         table.rescan = self.request_rescan
 
     def statistics(self) -> RemoteStatistics:
@@ -187,6 +191,7 @@ class Remote:
                     await self._rescan_wanted.wait()
                     self._rescan_wanted = trio.Event()
                     wanted, self._rescans = self._rescans, {}
+                    self._listing_again = True
                     for directory in wanted.values():
                         if directory.parent is None and directory is not self.table.root:
                             continue
@@ -200,16 +205,21 @@ class Remote:
                                 self.table.remote_name(directory.parent, directory.name, None, 0)
                             else:
                                 log.warning("listing %r again failed: %s", directory.path(), exc)
+                    self._listing_again = False
+                    self._told()
             finally:
                 self._nursery = None
 
     async def session(self, transport: FileTransport) -> None:
         """Watch and snapshot on one connection; ends by an error of the connection."""
+        self._heard, self.snapshot_complete = None, False
         async with transport.watch(b"") as events:
             first = await events.receive()
             if first is None:
                 raise TransportError("the watch ended before it began")
             self._take(first)
+            self.pending.watch_session += 1
+            self._told(first[-1].number if first else 0)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._snapshot, transport)
                 while True:
@@ -222,8 +232,29 @@ class Remote:
                         if end < len(batch) and batch[end].moved_from is not None:
                             end += 1  # the two halves of a rename stay together
                         self._take(batch[start:end])
+                        self._told(batch[start:end][-1].number)
                         start = end
                         await trio.lowlevel.checkpoint()
+
+    def _told(self, number: int | None = None) -> None:
+        if number is not None:
+            self._heard = number
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    async def wait_heard(self, number: int, session: int) -> None:
+        """Wait until the table is as true as event `number` of a connection makes it.
+
+        0, and an event of a connection that is gone: until the snapshot of this one is complete.
+        """
+        while True:
+            if number and session == self.pending.watch_session:
+                enough = self._heard is not None and self._heard >= number
+            else:
+                enough = self._heard is not None and self.snapshot_complete
+            if enough and not self._rescans and not self._listing_again:
+                return
+            await self._news.wait()
 
     async def _snapshot(self, transport: FileTransport) -> None:
         """Bring the whole table up to date."""
@@ -256,6 +287,7 @@ class Remote:
                     await trio.lowlevel.checkpoint()
             self._snapshot_entries = entries
             self.snapshot_complete = True
+            self._told()
         except BoxFileError as exc:
             log.warning("the snapshot of box %s failed: %s", self.link.box.name, exc)
         finally:

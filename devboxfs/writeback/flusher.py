@@ -87,6 +87,8 @@ class Flusher:
         """When nothing is pending, the box is told to forget the journal."""
         self.hold = bool(ledger.batches)
         """The recorded batches first: what they leave is known when they have settled."""
+        self.held_locks: Callable[[], list[bytes]] = list
+        """The paths of locks that are held here: their leases stop running once it is said."""
         self.link: Link | None = None
         self.listener: Listener | None = None
         self.attached = False
@@ -243,6 +245,9 @@ class Flusher:
         ledger, journal = self.ledger, self.ledger.journal
         applied, durable, boot_id = await self._attach_once(transport)
         self.detached = False
+        held = self.held_locks()
+        if held and "locks" in transport.peer.capabilities:
+            await transport.locks(journal.ident, held)
         settled = max((batch.number for batch in ledger.retained), default=0)
         if applied < settled and ledger.boot_id and boot_id != ledger.boot_id:
             count = ledger.replay_after(applied)
@@ -430,6 +435,7 @@ class Flusher:
         self._suspect = decision.suspect if ledger.batches else None
         self._passed_over = decision.passed_over and bool(ledger.batches)
         settled.refused.update(self._hold_back(decision))
+        ledger.refused_locks.update(settled.locks_refused)
         ledger.owed.update(decision.owed)
         for report in settled.conflicts:
             _log.warning(
@@ -644,7 +650,7 @@ class Flusher:
             return False
         settled = Settled([op.seq for op in lost], {}, {})
         decision = Decision(Result([]), settled)
-        for oid in {op.oid for op in lost}:
+        for oid in {op.oid for op in lost} - ledger.refused_locks:
             image = _image_of([op for op in lost if op.oid == oid])
             settled.errors[oid] = errno.EIO
             if image is not None:

@@ -145,6 +145,8 @@ class Ledger:
         """The last cut left operations that could have gone."""
         self.refused: dict[int, Refused] = {}
         """By seq: what the box does not take for now, see `hold_back`."""
+        self.refused_locks: set[int] = set()
+        """Objects that the box never had: what was done with them is nothing."""
         self.trying_again = False
         """The next cut takes what is refused along."""
         self.owed: dict[bytes, int] = {}
@@ -647,11 +649,21 @@ class Ledger:
                 self.journal.generation = max(self.journal.generation, link.generation)
                 self.boot_id = link.boot_id or self.boot_id
         self.waiting = sorted(waiting.values(), key=_seq)
+        self._drop_unheld_locks()
         self.unsettled = sum(1 for _ in self.unsettled_operations())
         self.pending_bytes = sum(
             op.length for op in self.unsettled_operations() if op.kind is Kind.WRITE
         )
         self.more = bool(self.waiting)
+
+    def _drop_unheld_locks(self) -> None:
+        """Forget locks that never went to the box: who wanted them died with the mount."""
+        made = {op.oid for op in self.waiting if op.kind is Kind.LOCK}
+        if made:
+            gone = [op.seq for op in self.waiting if op.oid in made]
+            record = ResultRecord(0, gone, [], [])
+            self.journal.append_control(records.RESULT, 0, _ENCODER.encode(record))
+            self.waiting = [op for op in self.waiting if op.oid not in made]
 
     def _restore_batch(self, record: BatchRecord, waiting: dict[int, Operation]) -> InFlight:
         seqs = [seq for owner in record.owners for seq in owner.seqs] + record.vanished

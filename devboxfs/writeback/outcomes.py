@@ -101,7 +101,7 @@ class _Judge:
         self._outcomes = {outcome.seq: outcome for outcome in result.outcomes}
         self._returned: set[int] = set()
         self._inos: dict[int, int] = {}
-        settled = Settled([], {}, {}, event=result.event)
+        settled = Settled([], {}, {}, event=result.event, seen=result.seen)
         self._to = Decision(Result([]), settled)
 
     def run(self) -> Decision:
@@ -292,6 +292,8 @@ class _Judge:
             self._content_refused(owner, operations, outcome)
         elif kind in {"mkdir", "symlink", "mknod"}:
             self._making_refused(owner, operations, outcome)
+        elif kind == "lock":
+            self._lock_refused(owner, operations, outcome)
         elif kind in {"unlink", "rmdir"}:
             self._removal_refused(owner, operations, outcome)
         elif kind == "rename":
@@ -405,6 +407,15 @@ class _Judge:
         self._settle(operations)
         self._to.result.left[oid] = Left(lost=True)
         self._report(owner, outcome)
+
+    def _lock_refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
+        """Somebody else has the lock: no conflict, it excludes."""
+        for op in operations:
+            self._to.hurt.pop(op.oid, None)
+            self._to.hurt_paths.pop(op.path, None)
+        self._settle(operations)
+        self._to.settled.locks_refused[owner.oid] = outcome.errno
+        self._to.result.left[owner.oid] = Left(lost=True)
 
     def _removal_refused(self, owner: Owner, operations: list[Operation], outcome: Outcome) -> None:
         self._settle(operations)

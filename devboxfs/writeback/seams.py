@@ -70,6 +70,11 @@ class Settled:
     refused: dict[int, int] = field(default_factory=dict)
     """oid -> errno for objects with operations that the box refuses for now (a permission, a part
     of it that is read-only): they stay in the journal and are tried again. Said once."""
+    locks_refused: dict[int, int] = field(default_factory=dict)
+    """oid -> errno for locks that the box did not make: EEXIST when somebody else has one. Nothing
+    of what is done with such a file goes to the box."""
+    seen: int = 0
+    """For batches that made locks: see `ApplyResult.seen`."""
     event: int = 0
     """Number of the last event before the batch was applied: an event with a higher number is
     newer than `objects`."""

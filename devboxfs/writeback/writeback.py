@@ -142,6 +142,10 @@ class WriteBack:
         """Bytes of content that were accepted and are not settled."""
         return self._ledger.pending_bytes
 
+    def on_locks(self, held: Callable[[], list[bytes]]) -> None:
+        """Tell where to ask for the paths of the locks that are held here."""
+        self._flusher.held_locks = held
+
     @property
     def last_seq(self) -> int:
         """The seq of the newest accepted operation; 0 when there has been none."""
