@@ -252,6 +252,10 @@ class Flusher:
         if applied < settled and ledger.boot_id and boot_id != ledger.boot_id:
             count = ledger.replay_after(applied)
             _log.warning("box lost its power, %d batches are sent again", count)
+        if not applied and settled and boot_id == ledger.boot_id and not ledger.batches:
+            # It has forgotten the journal, which had come to its end, or lost what it knew of it.
+            await transport.sync()
+            durable = settled
         first = ledger.batches[0].number if ledger.batches else journal.next_batch
         if applied and first > applied + 1:
             if ledger.batches or settled > applied:
@@ -683,6 +687,8 @@ class Flusher:
             if ledger.retained:
                 self._pause_until = self._monotonic() + self._limits.retry_first
                 return False
+            # The box is about to forget what it has done: nobody may ask it about that again.
+            ledger.journal.begin_anew()
             await transport.detach(ledger.journal.ident)
             self.detached = True
             self.attached = False

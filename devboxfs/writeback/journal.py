@@ -326,6 +326,11 @@ class Journal:
         self._broken = False
         self._segments.append(_Segment(number, blob, len(header)))
 
+    def begin_anew(self) -> None:
+        """Let go of all records; nothing may need them any more. Raises OSError."""
+        self._begin_segment()
+        self.release(self.next_seq, self.next_batch)
+
     # -- spool files
 
     def spool_for(self, oid: int, length: int) -> tuple[_Spool, int]:
