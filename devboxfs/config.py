@@ -121,6 +121,7 @@ def _place(variable: str, default: str) -> Path:
     return Path(os.path.abspath(os.environ.get(variable) or default))
 
 
+CONSISTENCIES: Final = ("relaxed", "strict")
 DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_CACHE_SIZE: Final = 4 << 30  # guessed: several node_modules
 DEFAULT_JOURNAL_LIMIT: Final = 8 << 30
@@ -147,6 +148,8 @@ class MountConfig:
     foreground: bool = False
     allow_other: bool = False
     read_only: bool = False
+    consistency: str = "relaxed"
+    """One of `CONSISTENCIES`: whether a change is acknowledged by the journal or by the box."""
     timeout: float = DEFAULT_TIMEOUT
     """How long an operation may wait for the box."""
     cache_size: int = DEFAULT_CACHE_SIZE
@@ -167,6 +170,8 @@ class MountConfig:
                 raise MountError(f"{str(path)!r} is not an absolute path.", ExitCode.USAGE)
         if not 0.1 <= self.timeout <= 86_400:
             raise MountError("The timeout must be 0.1 to 86400 seconds.", ExitCode.USAGE)
+        if self.consistency not in CONSISTENCIES:
+            raise MountError("The consistency is relaxed or strict.", ExitCode.USAGE)
         if self.cache_size < MIN_CACHE_SIZE:
             raise MountError("The cache size must be at least 16 MiB.", ExitCode.USAGE)
         if self.journal_limit < MIN_JOURNAL_LIMIT:

@@ -71,6 +71,7 @@ class MountStatus:
     state: str
     state_seconds: float
     read_only: bool
+    consistency: str
     pending_operations: int
     pending_bytes: int
     oldest_pending_seconds: float | None
@@ -223,7 +224,12 @@ class _Mount:
             )
 
     def _file_system(self, transport: FileTransport) -> FileSystem:
-        settings = Settings(self.config.read_only, self.config.timeout, self.config.state_dir)
+        settings = Settings(
+            self.config.read_only,
+            self.config.timeout,
+            self.config.state_dir,
+            strict=self.config.consistency == "strict",
+        )
         return FileSystem(
             settings, self.link, transport, self.writeback, self.cache, self.numbers, self.notifier
         )
@@ -307,6 +313,7 @@ class _Mount:
             state=link.state,
             state_seconds=trio.current_time() - link.since,
             read_only=self.config.read_only,
+            consistency=self.config.consistency,
             pending_operations=figures.pending_operations,
             pending_bytes=figures.pending_bytes,
             oldest_pending_seconds=figures.oldest_pending_age,

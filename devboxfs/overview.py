@@ -218,6 +218,8 @@ def _state(entry: Json) -> str:
 def _details(entry: Json) -> Iterable[tuple[str, str]]:
     if entry.get("read_only"):
         yield "access", "read-only"
+    if entry.get("consistency") == "strict":
+        yield "consistency", "strict: changes wait for the box"
     yield "files", str(entry.get("location") or "")
     if "pending_operations" in entry:
         yield "pending", _pending(entry)

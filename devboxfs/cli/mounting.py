@@ -13,6 +13,7 @@ import click
 from devboxfs.cli.group import CODES, Seams, commands
 from devboxfs.cli.terminal import Size, Waiter, tell
 from devboxfs.config import (
+    CONSISTENCIES,
     DEFAULT_CACHE_SIZE,
     DEFAULT_JOURNAL_LIMIT,
     DEFAULT_TIMEOUT,
@@ -35,6 +36,13 @@ __all__ = ["mount", "status", "sync", "umount"]
 @click.option("--mkdir", is_flag=True, help="Make the mount point if it does not exist.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in.")
 @click.option("--read-only", is_flag=True, help="Refuse all changes.")
+@click.option(
+    "--consistency",
+    type=click.Choice(CONSISTENCIES),
+    default="relaxed",
+    show_default=True,
+    help="strict: changes of names, and closing a changed file, wait for the box.",
+)
 @click.option(
     "--timeout",
     type=float,

@@ -326,7 +326,7 @@ class DevboxOperations(pyfuse3.Operations):
     @handler
     async def flush(self, fh: FileHandleT) -> None:
         """See pyfuse3.Operations."""
-        self._fs.content.flush(self._files[fh])
+        await self._fs.content.close(self._files[fh])
 
     @handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:

@@ -335,8 +335,14 @@ class Content:
 
     # -- durability --------------------------------------------------------------------------------
 
+    async def close(self, file: OpenFile) -> None:
+        """close(2): with strict consistency the box has the file."""
+        if file.writable:
+            await self.namespace.consistency.closed(file.node)
+        self.flush(file)
+
     def flush(self, file: OpenFile) -> None:
-        """close(2).
+        """close(2), fsync(2).
 
         Report, once per open file, that a flush of this file failed in the background.
         """

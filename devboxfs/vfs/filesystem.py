@@ -16,6 +16,7 @@ import trio
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.permissions import BoxUser
 from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.consistency import Consistency
 from devboxfs.vfs.content import Content, OpenFile
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.link import BoxLink
@@ -44,6 +45,8 @@ class Settings:
     read_only: bool
     timeout: float
     scratch_directory: Path
+    strict: bool = False
+    """Whoever changes something waits for the box."""
 
 
 class FileSystem:
@@ -71,6 +74,7 @@ class FileSystem:
         self.pending = Pending(self.table, writeback, cache, self.clock)
         self.remote = Remote(self.table, link, self.pending)
         self.reader = Reader(link, cache, ReadingOrder(self.table), timeout=self._timeout)
+        self.consistency = Consistency(writeback, link, strict=settings.strict)
         self.locks = GitLocks(self.table, self.remote, self.pending, link)
         self.namespace = Namespace(
             self.table,
@@ -80,6 +84,7 @@ class FileSystem:
             self.clock,
             self.check_writable,
             self.locks,
+            self.consistency,
         )
         self.metadata = Metadata(
             link, self.pending, self.user, self.clock, self.check_writable, peer.statvfs
@@ -194,6 +199,8 @@ class FileSystem:
             self.content.truncate(node, size)
         if change:
             self.metadata.change(node, change)
+        if file is None:
+            await self.consistency.closed(node)
 
     async def access(self, node: Node, mode: int) -> bool:
         """Whether access(2) is granted (the kernel has checked the local caller already)."""

@@ -1,7 +1,8 @@
 """Names: lookup, listing, making, removing, renaming, linking.
 
 Every change follows one pattern: make what is asked about known (the only place that awaits), then,
-with no await until the return: check as a local file system would, journal, change the table.
+with no await until the table has changed: check as a local file system would, journal, change the
+table.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.permissions import EXECUTE, WRITE, BoxUser
 from devboxfs.vfs.clock import BoxClock
+from devboxfs.vfs.consistency import Consistency
 from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.remote import Remote
@@ -51,6 +53,7 @@ class Namespace:
         clock: BoxClock,
         writable: Callable[[bool], None],
         locks: GitLocks,
+        consistency: Consistency,
     ) -> None:
         self.table = table
         self.remote = remote
@@ -58,6 +61,7 @@ class Namespace:
         self.user = user
         self.clock = clock
         self.locks = locks
+        self.consistency = consistency
         self._check_writable = writable
         """Raises EROFS, or (argument True: the change needs space in the box) ENOSPC."""
 
@@ -146,8 +150,10 @@ class Namespace:
         self._entry_changed(directory, now, +1 if kind == stat.S_IFDIR else 0)
         if lock is not None:
             self.locks.made(node, directory, name, lock, operation.seq)
-            if lock is LockKind.WAITS:
+            if lock is LockKind.WAITS or self.consistency.strict:
                 await self._confirm(directory, name, node)
+        else:
+            await self.consistency.changed(operation.path)
         return node
 
     async def _confirm(self, directory: Directory, name: bytes, node: Node) -> None:
@@ -156,7 +162,7 @@ class Namespace:
         try:
             await self.locks.confirm(node)
         except OSError:
-            # No await until the return.
+            # No await until it is in the table.
             if directory.children.get(name) is node:
                 self._remove(directory, name, node)
             raise
@@ -168,7 +174,7 @@ class Namespace:
         """Give an object another name."""
         if await self.child(directory, name) is not None:
             raise oserror(errno.EEXIST)
-        # No await until the return.
+        # No await until it is in the table.
         if node.lock is not None and node.lock.refused:
             raise oserror(node.lock.refused)
         if node.is_dir:
@@ -193,20 +199,23 @@ class Namespace:
         node.nlink += 1
         node.ctime_ns = now
         self._entry_changed(directory, now, 0)
+        await self.consistency.changed(operation.path)
 
     # -- removing ----------------------------------------------------------------------------------
 
     async def unlink(self, directory: Directory, name: bytes) -> None:
         """Remove a name of anything but a directory."""
         node = await self.child(directory, name)
-        # No await until the return.
+        # No await until it is in the table.
         if node is None:
             raise oserror(errno.ENOENT)
         if node.is_dir:
             raise oserror(errno.EISDIR)
         self._check_removal(directory, node)
         self._check_writable(False)
+        path = directory.child_path(name)
         self._remove(directory, name, node)
+        await self.consistency.changed(path)
 
     def _remove(self, directory: Directory, name: bytes, node: Node) -> None:
         if node.lock is not None and node.lock.refused:
@@ -231,7 +240,7 @@ class Namespace:
         if isinstance(node, Directory) and not node.complete:
             await self.remote.load(node)
             node = directory.children.get(name)
-        # No await until the return.
+        # No await until it is in the table.
         if node is None:
             raise oserror(errno.ENOENT)
         if not isinstance(node, Directory):
@@ -251,6 +260,7 @@ class Namespace:
         self.pending.append(operation, (node,), ((directory, name),))
         self._unlinked(directory, name, node, now)
         self._entry_changed(directory, now, -1)
+        await self.consistency.changed(operation.path)
 
     # -- renaming ----------------------------------------------------------------------------------
 
@@ -268,7 +278,7 @@ class Namespace:
         await self.locks.before_rename(source, old, target, new)
         if isinstance(there, Directory) and not there.complete and not flags & RENAME_EXCHANGE:
             await self.remote.load(there)
-        # No await until the return.
+        # No await until it is in the table.
         node, there = source.children.get(old), target.children.get(new)
         if node is None:
             raise oserror(errno.ENOENT)
@@ -310,6 +320,7 @@ class Namespace:
             subdirectory = 0
         self._entry_changed(source, now, -subdirectory)
         self._entry_changed(target, now, +subdirectory)
+        await self.consistency.changed(operation.path, operation.other)
 
     def _check_rename(
         self,
