@@ -23,10 +23,11 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio import to_thread
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
+from sealos_devbox.server.agent.routes import AgentApp
 from sealos_devbox.server.control import v1
 from sealos_devbox.server.control.envelope import envelope_endpoint
 from sealos_devbox.server.engine import Engine
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 _HOST = re.compile(r"devbox-([a-z0-9-]+)-(agent|\d{1,5})\..+")
+_BOX_PATH = re.compile(r"/box/([a-z0-9-]+)/(agent|\d{1,5})(?:/.*)?")
 _NOT_FOUND = (
     "<!DOCTYPE html><html><head><title>404: This page could not be found</title></head></html>"
 )
@@ -91,9 +93,31 @@ class _Dispatch:
 
     def __init__(self, engine: Engine) -> None:
         self._control = Router(control_routes(engine), default=_no_page)
+        self._agents = AgentApp(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._control(scope, receive, send)
+        path = scope["path"]
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if match := _HOST.fullmatch(host):
+            await self._box(match[1], match[2], scope, receive, send)
+        elif match := _BOX_PATH.fullmatch(path):
+            # Starlette's routers look for what comes after `root_path`.
+            root = scope.get("root_path", "") + f"/box/{match[1]}/{match[2]}"
+            inner = {**scope, "root_path": root}
+            await self._box(match[1], match[2], inner, receive, send)
+        else:
+            await self._control(scope, receive, send)
+
+    async def _box(
+        self, unique_id: str, port: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if port != "agent":
+            # A port of an embedded box is a port of this machine: whoever may, asks for it there.
+            # Passing it on would open every loopback service of the user to other origins.
+            text = "httpgate: ports of embedded boxes are ports of this machine"
+            await PlainTextResponse(text, 502)(scope, receive, send)
+            return
+        await self._agents.serve(unique_id, scope, receive, send)
 
 
 def control_routes(engine: Engine) -> list[BaseRoute]:

@@ -32,6 +32,8 @@ class EngineSettings:
     """Between two looks at the processes of the boxes."""
     kept_samples: int = 17_280
     """For each box; a day at the default interval."""
+    max_file_size: int = 104_857_600
+    """The largest file that a box's agent takes."""
     public_routes: bool = False
     """True: templates and the agent's health need no credential, as in production."""
     admin: bool = False
