@@ -8,6 +8,7 @@ from sealos_devbox._async.box import AsyncBox
 from sealos_devbox._async.client import AsyncDevbox
 from sealos_devbox._async.files import AsyncFiles
 from sealos_devbox._async.process import AsyncProcess, Command
+from sealos_devbox._async.releases import AsyncReleases
 from sealos_devbox._async.transfer import Source
 from sealos_devbox._async.values import (
     FileInfo,
@@ -21,6 +22,7 @@ from sealos_devbox._sync.box import Box
 from sealos_devbox._sync.client import Devbox
 from sealos_devbox._sync.files import Files
 from sealos_devbox._sync.process import Process
+from sealos_devbox._sync.releases import Releases
 from sealos_devbox._sync.watch import Watch
 from sealos_devbox._transport.base import ByteChannel, CommandStream, FileTransport, RecordStream
 from sealos_devbox._version import __version__
@@ -123,6 +125,7 @@ __all__ = [
     "AsyncDevbox",
     "AsyncFiles",
     "AsyncProcess",
+    "AsyncReleases",
     "AsyncWatch",
     "Attributes",
     "AuthenticationError",
@@ -191,6 +194,7 @@ __all__ = [
     "RecordStream",
     "Release",
     "ReleaseState",
+    "Releases",
     "Resources",
     "Runtime",
     "Secret",

@@ -33,6 +33,7 @@ CLASSES = {
     "box": "AsyncBox",
     "files": "AsyncFiles",
     "process": "AsyncProcess",
+    "releases": "AsyncReleases",
     "watch": "AsyncWatch",
 }
 """Module and class."""
@@ -47,7 +48,7 @@ PACKAGE_DOCSTRING = (
 )
 
 WORDS = [
-    (re.compile(r"\bAsync(Devbox|Box|Files|Process|Watch)\b"), r"\1"),
+    (re.compile(r"\bAsync(Devbox|Box|Files|Process|Releases|Watch)\b"), r"\1"),
     (re.compile(r"\basync (with|for)\b"), r"\1"),
     (re.compile(r"\basynchronous client\b"), "synchronous client"),
 ]

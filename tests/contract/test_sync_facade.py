@@ -168,7 +168,8 @@ def test_a_client_that_is_garbage_ends_its_thread_and_helpers(config: DevboxConf
 
 
 def test_blocks(devbox: Devbox) -> None:
-    with devbox.create("my-box") as box:
+    devbox.create("my-box")
+    with devbox.get("my-box") as box:
         box.fs.write_file("file", "x")
     assert box.fs.read_file("file") == b"x"  # connects again
     box.close()
@@ -178,6 +179,22 @@ def test_blocks(devbox: Devbox) -> None:
     devbox.delete("my-box")
     with pytest.raises(BoxNotFoundError):
         devbox.get("my-box")
+
+
+def test_the_block_of_a_box_that_was_made_deletes_it(devbox: Devbox) -> None:
+    with devbox.create("my-box") as box:
+        box.fs.write_file("file", "x")
+    with pytest.raises(BoxNotFoundError):
+        devbox.get("my-box")
+    with devbox.create("my-box") as box:
+        box.keep()
+    with devbox.get_or_create("my-box"):
+        pass
+    with devbox.get_or_create("other"):
+        pass
+    assert [box.name for box in devbox.list()] == ["my-box", "other"]
+    with devbox.create("third") as box:
+        box.delete()  # what is gone already is no failure
 
 
 def test_a_closed_client_says_so(config: DevboxConfig) -> None:

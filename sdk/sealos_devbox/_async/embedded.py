@@ -8,9 +8,11 @@ mounting a box and working with its files does without.
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
+import anyio
 from anyio import to_thread
 
 from sealos_devbox._async.connection import TaskHost
@@ -23,6 +25,7 @@ from sealos_devbox._transport.ladder import RUNGS, BoxTarget, open_box_transport
 from sealos_devbox._transport.subprocess import SubprocessChannel
 from sealos_devbox.config import EmbeddedSettings
 from sealos_devbox.errors import CapabilityError
+from sealos_devbox.secret import Secret
 from sealos_devbox.server.store import BoxStore, StoredBox
 
 __all__ = ["EmbeddedService"]
@@ -40,6 +43,9 @@ class EmbeddedService:
         self._settings = settings
         self._host = host
         self._store = BoxStore(settings.data_dir)
+        self._starting = anyio.Lock()
+        self._control: ControlPlane | None = None
+        self._stop: Callable[[], Awaitable[None]] | None = None
 
     @property
     def description(self) -> str:
@@ -71,13 +77,20 @@ class EmbeddedService:
         return record
 
     async def delete(self, name: str) -> bool:
-        """Remove a box with its directory."""
+        """Remove a box with its directory; False where the engine runs and has to do it."""
+        if self._control is not None:
+            return False
         await to_thread.run_sync(self._store.delete, name)
         return True
 
     async def control(self) -> ControlPlane:
-        """Start the engine's control plane in this process."""
-        raise CapabilityError("The embedded engine has no control plane in this version.")
+        """Return the engine's control plane, which is started in this process at the first call."""
+        if self._control is not None:
+            return self._control
+        async with self._starting:
+            if self._control is None:
+                self._control = await self._start()
+            return self._control
 
     def open_transport(
         self, record: BoxRecord, on_end: Callable[[], None] | None = None
@@ -100,6 +113,50 @@ class EmbeddedService:
 
     async def aclose(self) -> None:
         """Stop the control plane, if it was started."""
+        self._control = None
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            await stop()
+
+    async def _start(self) -> ControlPlane:
+        # Imported here, with what they import: mounting a box and working with its files does
+        # without.
+        try:
+            import httpx
+
+            from sealos_devbox.server.app import create_app
+            from sealos_devbox.server.settings import EngineSettings
+        except ModuleNotFoundError as error:
+            raise CapabilityError(
+                f"The embedded engine's control plane needs the package {error.name}, which is not "
+                "installed.",
+                hint="Install it with: pip install 'sealos-devbox[server]'",
+            ) from None
+        from sealos_devbox._async.control.asgi import Lifespan
+        from sealos_devbox._async.control.credentials import Credentials
+        from sealos_devbox._async.control.http import ControlHttp
+        from sealos_devbox._async.control.modern import ModernControl
+        from sealos_devbox._async.control.resource import EngineResource
+
+        # Nobody else can send a request to this application, but it asks for a credential.
+        settings = EngineSettings(self._settings.data_dir, token=secrets.token_urlsafe(24))
+        app = await to_thread.run_sync(create_app, settings)
+        life = Lifespan(app)
+        await self._host.group.start(life.run)
+        http = ControlHttp(
+            Credentials(Secret(settings.token or ""), endpoint="http://localhost"),
+            self._settings.timeouts,
+            requests_per_second=self._settings.requests_per_second,
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        )
+
+        async def stop() -> None:
+            await http.aclose()
+            await life.stop()
+
+        self._stop = stop
+        # Its agents are at addresses that lead nowhere while it serves no port.
+        return ModernControl(http, EngineResource(http, settings.namespace), agents=False)
 
     def _record(self, stored: StoredBox) -> BoxRecord:
         return BoxRecord(

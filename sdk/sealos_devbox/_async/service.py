@@ -58,6 +58,8 @@ class BoxRecord:
     """The workspace, where it is a directory of this machine."""
     template: TemplateMatch | None = None
     """Which template was taken, for a box that this client made."""
+    notes: tuple[str, ...] = ()
+    """What went wrong without undoing that it was made."""
     owned: bool = field(default=False)
     """Whether leaving the box's ``with`` block deletes it: it was made by `create`."""
 
@@ -158,6 +160,10 @@ class ControlPlane(Protocol):
 
     async def agent_health(self, info: BoxInfo) -> str | None:
         """Ask the box's agent: None when it is well, else what is wrong."""
+        ...
+
+    async def check_resource(self) -> None:
+        """Raise what the two below would, if that can be told before."""
         ...
 
     async def set_storage(self, name: str, storage: int) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sealos_devbox.models import EnvVar, PortRequest, TemplateMatch
+from sealos_devbox._planning.quantities import GIB
+from sealos_devbox._planning.templates import match_template
+from sealos_devbox.models import EnvVar, Port, PortRequest, TemplateMatch
 
-__all__ = ["BoxSpec"]
+__all__ = ["BoxRequest", "BoxSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,38 @@ class BoxSpec:
     """Bytes."""
     storage: int | None = None
     """Bytes; None for the service's default."""
-    ports: tuple[PortRequest, ...] = ()
+    ports: tuple[PortRequest | Port, ...] = ()
     env: tuple[EnvVar, ...] = ()
     autostart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRequest:
+    """What a caller of `create` wrote, as far as it can be checked without the region."""
+
+    language: str | None = None
+    runtime: str | None = None
+    cpu: float | None = None
+    memory: int | None = None
+    storage: int | None = None
+    ports: tuple[PortRequest | Port, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    autostart: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks for nothing but a box."""
+        return self == BoxRequest()
+
+    def spec(self, name: str, offered: Sequence[str]) -> BoxSpec:
+        """Return the box that is asked for; raises ValueError when no template fits."""
+        return BoxSpec(
+            name=name,
+            template=match_template(self.runtime, self.language, offered),
+            cpu=self.cpu or 1.0,
+            memory=self.memory or 2 * GIB,
+            storage=self.storage,
+            ports=self.ports,
+            env=self.env,
+            autostart=self.autostart,
+        )

@@ -43,9 +43,13 @@ class BoxTarget:
     user: str | None = None
     """Whose files the workspace has."""
     kubeconfig: Secret | None = None
-    """The text of a kubeconfig whose current context reaches the box's namespace, as the user
-    wrote it but with one context, and certificates inlined; None when the credential is none."""
+    """The text of a kubeconfig that reaches the cluster, where it is in no file."""
+    kubeconfig_paths: tuple[Path, ...] = ()
+    """The files of the kubeconfig, merged as kubectl does; empty where the credential is none."""
+    context: str | None = None
+    """Of the kubeconfig; None for its current one."""
     namespace: str | None = None
+    """None for the context's."""
     agent_url: str | None = None
     """Without a slash at the end."""
     agent_token: Callable[[], Awaitable[Secret]] | None = None
@@ -94,18 +98,45 @@ def _open_helper(
     if target.transport not in ("auto", "helper"):
         reasons[target.transport] = "this version has no such rung"
         return None
-    if target.kubeconfig is None:
+    if target.kubeconfig is None and not target.kubeconfig_paths:
         reasons["helper"] = "the credential is no kubeconfig"
         return None
     try:
-        kube = importlib.import_module("sealos_devbox._transport.kube")
+        # Imported here: they need packages of an extra, which other rungs do without.
+        importlib.import_module("kubernetes.config")
+        importlib.import_module("websockets")
     except ModuleNotFoundError as error:
         reasons["helper"] = f"the package {error.name} is not installed"
         return None
-    open_cluster_transport: Callable[..., AbstractAsyncContextManager[FileTransport]] = (
-        kube.open_cluster_transport
+    return _open_cluster(target, on_end)
+
+
+@asynccontextmanager
+async def _open_cluster(
+    target: BoxTarget, on_end: Callable[[], None]
+) -> AsyncIterator[FileTransport]:
+    from sealos_devbox._transport.kube.access import KubernetesAccess
+    from sealos_devbox._transport.kube.cluster import ClusterTarget, open_cluster_transport
+    from sealos_devbox._transport.kube.kubeconfig import KubeconfigSource
+
+    source = KubeconfigSource(
+        paths=tuple(map(str, target.kubeconfig_paths)),
+        text=None if target.kubeconfig is None else target.kubeconfig.reveal(),
+        context=target.context,
     )
-    return open_cluster_transport(target, on_end)
+    async with await KubernetesAccess.load(source) as access:
+        cluster = ClusterTarget(
+            access,
+            target.name,
+            namespace=target.namespace,
+            # Not the working directory that the control plane names: sandbox images have another,
+            # and the box knows.
+            workspace=None,
+            user=target.user,
+            helper=target.helper,
+        )
+        async with open_cluster_transport(cluster, on_end=on_end) as transport:
+            yield transport
 
 
 def _why_not(target: BoxTarget, reasons: dict[str, str]) -> str:

@@ -49,7 +49,7 @@ def test_an_added_line_a_missing_file_and_a_surplus_file_are_noticed(copy: Path)
     assert "_portal" not in result.stdout
 
 
-@pytest.mark.parametrize("name", ["Devbox", "Box", "Files", "Process", "Watch"])
+@pytest.mark.parametrize("name", ["Devbox", "Box", "Files", "Process", "Releases", "Watch"])
 def test_twins_have_the_same_methods_and_parameters(name: str) -> None:
     twin = getattr(sealos_devbox, name)
     original = getattr(sealos_devbox, f"Async{name}")
