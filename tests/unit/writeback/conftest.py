@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.seams import ConflictReport, Settled
 from devboxfs.writeback.writeback import WriteBack
 from sealos_devbox import Attributes, DevboxError, FileTransport
+from sealos_devbox._transport.base import ByteChannel
 from sealos_devbox._transport.helper import open_helper_transport
 from sealos_devbox._transport.helper_bundle import find_helper
 from sealos_devbox._transport.subprocess import SubprocessChannel
@@ -44,6 +45,8 @@ class BoxLink:
     changed: trio.Event = field(default_factory=trio.Event)
     broken: trio.Event = field(default_factory=trio.Event)
     environment: dict[str, str] = field(default_factory=dict)
+    wrap: Callable[[ByteChannel], ByteChannel] | None = None
+    """Puts something between us and the helper."""
 
     @property
     def online(self) -> bool:
@@ -87,7 +90,8 @@ class BoxLink:
             try:
                 channel = await SubprocessChannel.open(argv, env={**os.environ, **self.environment})
                 self.pid = channel.pid
-                async with open_helper_transport(channel, compress=False) as transport:
+                carried = self.wrap(channel) if self.wrap is not None else channel
+                async with open_helper_transport(carried, compress=False) as transport:
                     self.connections += 1
                     self.transport = transport
                     self.signal()

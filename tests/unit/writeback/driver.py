@@ -8,7 +8,7 @@ goes on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trio
@@ -17,7 +17,7 @@ from devboxfs.core.ops import Kind, Operation
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.seams import Settled
 from sealos_devbox import Attributes
-from tests.unit.writeback.conftest import Place
+from tests.unit.writeback.conftest import BoxLink, Place
 
 LIMITS = Limits(segment_bytes=1024, durable_after=0.01, quiet=0.001, batch_operations=7)
 
@@ -76,9 +76,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def main(directory: Path, count: int) -> None:
+async def main(
+    directory: Path,
+    count: int,
+    say: Callable[[str], None] = say,
+    link: BoxLink | None = None,
+) -> None:
     place = Place(directory, LIMITS)
-    driver, link = Driver(), place.link()
+    driver, link = Driver(), link or place.link()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run)
         await link.wait_transport()
