@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 
@@ -86,7 +85,7 @@ def test_no_rule_can_be_left_out(rule: str) -> None:
 # -- what may overtake a new file that is still open
 
 
-NAMES = (b"a", b"b", b"d", b"d/a")
+NAMES = (b"a", b"b", b"c", b"d", b"d/a")
 DEPENDENCIES = ("object", "name", "below", "above")
 
 
@@ -94,9 +93,10 @@ class Tree:
     """Names and the objects that they are of."""
 
     def __init__(self) -> None:
-        self.names: dict[bytes, int] = {}
+        self.names: dict[bytes, int] = {b"b": 1, b"c": 1}
         self.directories: set[int] = set()
-        self.written: list[tuple[int, int]] = []
+        self.order: dict[int, list[int]] = {}
+        """What was done to each object, in order: preconditions build on that."""
 
     def holds(self, path: bytes) -> bool:
         above = path.rpartition(b"/")[0]
@@ -110,7 +110,12 @@ class Tree:
         names = self.names
         if not self.holds(op.path):
             return False
-        if op.kind in (Kind.CREATE, Kind.MKDIR):
+        self.order.setdefault(op.oid, []).append(op.time_ns)
+        if op.kind is Kind.LINK:
+            if op.path in names or names.get(op.other) != op.oid:
+                return False
+            names[op.path] = op.oid
+        elif op.kind in (Kind.CREATE, Kind.MKDIR):
             if op.path in names:
                 return False
             names[op.path] = op.oid
@@ -132,8 +137,6 @@ class Tree:
             if self.below(op.path):
                 return False
             del names[op.path]
-        else:
-            self.written.append((op.oid, op.time_ns))
         return True
 
 
@@ -152,7 +155,9 @@ def possible(tree: Tree, number: int) -> Iterator[Operation]:
             yield Operation(Kind.WRITE, there, path, number)
         for target in NAMES:
             over = tree.names.get(target, 0)
-            if target != path and not is_dir and over not in tree.directories:
+            if not is_dir and not over:
+                yield Operation(Kind.LINK, there, target, number, other=path)
+            if target != path and not is_dir and over not in {there, *tree.directories}:
                 yield Operation(Kind.RENAME, there, target, number, other=path, replaced=over)
             elif target != path and is_dir and not over:
                 yield Operation(Kind.RENAME, there, target, number, other=path, is_dir=True)
@@ -183,14 +188,14 @@ def separated(
     oids, names = set(kept), set[bytes]()
     go, stay = [], []
     for op in operations:
-        paths = [op.path, op.other] if op.kind is Kind.RENAME else [op.path]
+        paths = [op.path, op.other] if op.kind in (Kind.RENAME, Kind.LINK) else [op.path]
         reasons = {
             "object": op.oid in oids or op.replaced in oids,
             "name": any(path in names for path in paths),
             "below": any(path.startswith(name + b"/") for path in paths for name in names),
             "above": any(name.startswith(path + b"/") for path in paths for name in names),
         }
-        if any(holds for reason, holds in reasons.items() if reason != without):
+        if op.oid in kept or any(holds for why, holds in reasons.items() if why != without):
             stay.append(op)
             oids |= {op.oid, op.replaced} - {0}
             names.update(paths)
@@ -208,11 +213,7 @@ def wrong(operations: list[Operation], without: str) -> bool:
         if not without:
             assert split(operations, {kept}) == (go, stay)
         found = done([*go, *stay])
-        if (
-            found is None
-            or found.names != expected.names
-            or sorted(found.written) != sorted(expected.written)
-        ):
+        if found is None or (found.names, found.order) != (expected.names, expected.order):
             return True
     return False
 
@@ -220,13 +221,13 @@ def wrong(operations: list[Operation], without: str) -> bool:
 @pytest.mark.slow
 def test_what_overtakes_an_open_file_changes_nothing() -> None:
     count = 0
-    for history in histories(5 if LONG else 4):
+    for history in histories(4 if LONG else 3):
         count += 1
         assert not wrong(history, ""), history
-    assert count > 3000
+    assert count > 1000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reason", DEPENDENCIES)
 def test_every_dependency_matters(reason: str) -> None:
-    assert any(wrong(history, reason) for history in itertools.islice(histories(5), 200_000))
+    assert any(wrong(history, reason) for history in histories(4))

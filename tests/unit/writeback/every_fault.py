@@ -23,6 +23,7 @@ from pathlib import Path
 import trio
 
 from devboxfs.writeback import faults
+from sealos_devbox._transport.base import ByteChannel
 from tests.fakes.frame_channel import FrameChannel, LinkCutError
 from tests.unit.writeback import driver
 from tests.unit.writeback.conftest import Place
@@ -105,18 +106,13 @@ def scenario(directory: Path, what: str, at: int, say: Callable[[str], None]) ->
 def helper_scenario(directory: Path, point: str, at: int, say: Callable[[str], None]) -> None:
     """Run the driver with a helper that dies at a point; the next one does not."""
     link = Place(directory).link()
-    mark = directory / "started"
+    link.environment = {"DEVBOX_HELPER_FAULT": f"exit:{point}:{at}"}
 
-    class Once(dict[str, str]):
-        """The setting, for the first helper that is started."""
+    def harmless(channel: ByteChannel) -> ByteChannel:
+        link.environment = {}
+        return channel
 
-        def keys(self):
-            if mark.exists():
-                return {}.keys()
-            mark.touch()
-            return super().keys()
-
-    link.environment = Once(DEVBOX_HELPER_FAULT=f"exit:{point}:{at}")
+    link.wrap = harmless
     trio.run(driver.main, directory, COUNT, say, link)
     say(f"connections {link.connections}")
 
