@@ -28,6 +28,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from sealos_devbox.server.agent.routes import AgentApp
+from sealos_devbox.server.cluster.routes import cluster_routes, unknown
 from sealos_devbox.server.control import v1
 from sealos_devbox.server.control.envelope import envelope_endpoint
 from sealos_devbox.server.engine import Engine
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _HOST = re.compile(r"devbox-([a-z0-9-]+)-(agent|\d{1,5})\..+")
 _BOX_PATH = re.compile(r"/box/([a-z0-9-]+)/(agent|\d{1,5})(?:/.*)?")
+_CLUSTER_PATHS = ("/apis", "/api/v1/namespaces/", "/version")
 _NOT_FOUND = (
     "<!DOCTYPE html><html><head><title>404: This page could not be found</title></head></html>"
 )
@@ -93,6 +95,7 @@ class _Dispatch:
 
     def __init__(self, engine: Engine) -> None:
         self._control = Router(control_routes(engine), default=_no_page)
+        self._cluster = Router(cluster_routes(engine), default=unknown, redirect_slashes=False)
         self._agents = AgentApp(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,6 +108,8 @@ class _Dispatch:
             root = scope.get("root_path", "") + f"/box/{match[1]}/{match[2]}"
             inner = {**scope, "root_path": root}
             await self._box(match[1], match[2], inner, receive, send)
+        elif path.startswith(_CLUSTER_PATHS):
+            await self._cluster(scope, receive, send)
         else:
             await self._control(scope, receive, send)
 

@@ -71,6 +71,7 @@ class Processes:
         stdin: int | None = subprocess.DEVNULL,
         stdout: int | None = subprocess.PIPE,
         stderr: int | None = subprocess.PIPE,
+        session: bool = True,
     ) -> subprocess.Popen[bytes]:
         """Start a command in a session of its own; raises OSError when it cannot be."""
         return subprocess.Popen(
@@ -80,7 +81,7 @@ class Processes:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            start_new_session=True,
+            start_new_session=session,
             restore_signals=True,
         )
 

@@ -32,6 +32,8 @@ class EngineSettings:
     """Between two looks at the processes of the boxes."""
     kept_samples: int = 17_280
     """For each box; a day at the default interval."""
+    exec_protocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+    """Of `pods/exec`, the preferred first; a container runtime that is reached directly has v4."""
     max_file_size: int = 104_857_600
     """The largest file that a box's agent takes."""
     public_routes: bool = False
