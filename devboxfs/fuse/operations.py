@@ -294,7 +294,7 @@ class DevboxOperations(pyfuse3.Operations):
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """See pyfuse3.Operations. Pages are kept: every change in the box invalidates them."""
-        return self._open(self._fs.content.open(self._fs.node(inode), flags))
+        return self._open(await self._fs.open(self._fs.node(inode), flags))
 
     def _open(self, file: OpenFile) -> FileInfo:
         number = next(self._handles)

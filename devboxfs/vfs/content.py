@@ -119,6 +119,27 @@ class Content:
             self.truncate(node, 0)
         return self._opened(node, flags)
 
+    async def secure(self, node: Node) -> None:
+        """Before a file that the box may replace at any moment is opened: have its content.
+
+        A process that has mapped it would be killed (SIGBUS) if the content were gone by the time
+        that it looks. ESTALE makes the kernel look the name up again.
+        """
+        for _attempt in range(ATTEMPTS):
+            if not node.is_file or node.content is not None or node.box is None or not node.size:
+                return
+            try:
+                await self.reader.secure(_BoxFile(node, node.box.version))
+            except OSError as exc:
+                if exc.errno not in (errno.ESTALE, errno.ENOENT):
+                    raise
+            else:
+                return
+            await self.remote.refresh(node)
+            if node.parent is None:
+                break
+        raise oserror(errno.ESTALE)
+
     def _opened(self, node: Node, flags: int) -> OpenFile:
         accmode = flags & os.O_ACCMODE
         file = OpenFile(

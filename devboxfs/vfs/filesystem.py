@@ -20,7 +20,7 @@ from devboxfs.vfs.consistency import Consistency
 from devboxfs.vfs.content import Content, OpenFile
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.link import BoxLink
-from devboxfs.vfs.locks import GitLocks
+from devboxfs.vfs.locks import GitLocks, may_be_cached
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
 from devboxfs.vfs.pending import Pending
@@ -172,6 +172,13 @@ class FileSystem:
         if name == b"..":
             return directory.parent or directory
         return await self.namespace.child(directory, name)
+
+    async def open(self, node: Node, flags: int) -> OpenFile:
+        """Open a file; what git replaces all the time is fetched first."""
+        reads = flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_TRUNC
+        if reads and not may_be_cached(node.parent, node.name):
+            await self.content.secure(node)
+        return self.content.open(node, flags)
 
     async def unlink(self, directory: Directory, name: bytes) -> None:
         """Remove a name; a file that is open stays readable."""
