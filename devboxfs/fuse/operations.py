@@ -34,7 +34,7 @@ from devboxfs.vfs.content import OpenFile
 from devboxfs.vfs.filesystem import FileSystem
 from devboxfs.vfs.locks import in_git_directory, may_be_cached
 from devboxfs.vfs.metadata import AttributeChange
-from devboxfs.vfs.ownership import Ownership
+from devboxfs.vfs.ownership import Caller, Ownership
 
 __all__ = ["DevboxOperations"]
 
@@ -115,6 +115,17 @@ class DevboxOperations(pyfuse3.Operations):
         """See pyfuse3.Operations."""
         return await self._make(parent_inode, name, stat.S_IFLNK | 0o777, ctx, target=target)
 
+    def _owner(self, ctx: RequestContext) -> tuple[int, int]:
+        """Return the owner of what the caller makes."""
+        return self._owners.uid(ctx.uid), self._owners.gid(ctx.gid)
+
+    def _caller(self, ctx: RequestContext) -> Caller:
+        def groups() -> frozenset[int]:
+            supplementary = pyfuse3.get_sup_groups(ctx.pid)
+            return frozenset(map(self._owners.gid, (ctx.gid, *supplementary)))
+
+        return Caller(self._owners.uid(ctx.uid), ctx.uid == 0, groups)
+
     async def _make(
         self,
         parent: InodeT,
@@ -127,7 +138,7 @@ class DevboxOperations(pyfuse3.Operations):
     ) -> EntryAttributes:
         directory = self._fs.directory(parent)
         node = await self._fs.namespace.make(
-            directory, name, mode, rdev=rdev, target=target, owner=self._owners.uid(ctx.uid)
+            directory, name, mode, rdev=rdev, target=target, owner=self._owner(ctx)
         )
         return self._entry(node)
 
@@ -167,10 +178,11 @@ class DevboxOperations(pyfuse3.Operations):
     @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """See pyfuse3.Operations."""
-        target = self._fs.node(inode).target
-        if target is None:
+        node = self._fs.node(inode)
+        if node.target is None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return FileNameT(target)
+        self._fs.metadata.accessed(node)
+        return FileNameT(node.target)
 
     # -- attributes --------------------------------------------------------------------------------
 
@@ -201,7 +213,8 @@ class DevboxOperations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         size = attr.st_size if fields.update_size else None
-        await self._fs.setattr(node, change, size, self._files.get(fh) if fh is not None else None)
+        file = self._files.get(fh) if fh is not None else None
+        await self._fs.setattr(node, change, size, file, self._caller(ctx))
         return self._attributes(node)
 
     @handler
@@ -263,6 +276,7 @@ class DevboxOperations(pyfuse3.Operations):
         node = directory.node
         if start_id == 0:
             entries = await self._fs.namespace.entries(node)
+            self._fs.metadata.accessed(node)
             directory.entries = [(b".", node), (b"..", node.parent or node), *entries]
         owners = self._owners
         inside_git = in_git_directory(node)
@@ -293,13 +307,21 @@ class DevboxOperations(pyfuse3.Operations):
 
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        """See pyfuse3.Operations. Pages are kept: every change in the box invalidates them."""
-        return self._open(await self._fs.open(self._fs.node(inode), flags))
+        """See pyfuse3.Operations."""
+        file = await self._fs.open(self._fs.node(inode), flags)
+        self._fs.opened_by(self._caller(ctx), file.node, flags)
+        return self._open(file)
 
     def _open(self, file: OpenFile) -> FileInfo:
+        """Pages are kept: every change in the box invalidates them.
+
+        Except once after a change, so that the read that moves the time of access arrives here.
+        """
         number = next(self._handles)
         self._files[number] = file
-        return FileInfo(fh=FileHandleT(number), keep_cache=True)
+        accessed = file.readable and not file.noatime
+        keep = not (accessed and self._fs.metadata.access_is_due(file.node))
+        return FileInfo(fh=FileHandleT(number), keep_cache=keep)
 
     @handler
     async def create(
@@ -308,15 +330,13 @@ class DevboxOperations(pyfuse3.Operations):
         """See pyfuse3.Operations."""
         directory = self._fs.directory(parent_inode)
         permissions = stat.S_IFREG | (mode & 0o7777 & ~ctx.umask)
-        file = await self._fs.content.create(
-            directory, name, permissions, flags, self._owners.uid(ctx.uid)
-        )
+        file = await self._fs.content.create(directory, name, permissions, flags, self._owner(ctx))
         return self._open(file), self._entry(file.node)
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """See pyfuse3.Operations."""
-        return await self._fs.content.read(self._files[fh], off, size)
+        return await self._fs.read(self._files[fh], off, size)
 
     @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:

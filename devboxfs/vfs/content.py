@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from devboxfs.core.ops import Blob, Kind, Operation, Source
 from devboxfs.core.permissions import READ, WRITE, BoxUser
 from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.link import BoxLink
-from devboxfs.vfs.namespace import Namespace, oserror
+from devboxfs.vfs.namespace import Namespace, Owner, oserror
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.reader import Reader
 from devboxfs.vfs.remote import Remote
@@ -47,6 +48,7 @@ class OpenFile:
     writable: bool
     append: bool
     errors_seen: int
+    noatime: bool = False
     new_oid: int = 0
     """Identity under which the flusher was told that a new file is being written."""
 
@@ -94,7 +96,7 @@ class Content:
     # -- opening -----------------------------------------------------------------------------------
 
     async def create(
-        self, directory: Directory, name: bytes, mode: int, flags: int, owner: int | None
+        self, directory: Directory, name: bytes, mode: int, flags: int, owner: Owner | None
     ) -> OpenFile:
         """Create and open a regular file; an existing one is opened unless O_EXCL is given."""
         there = await self.namespace.child(directory, name)
@@ -148,6 +150,7 @@ class Content:
             accmode != os.O_RDONLY,
             bool(flags & os.O_APPEND),
             node.error_count,
+            bool(flags & os.O_NOATIME),
         )
         node.opens += 1
         if file.writable and node.box is None and node.oid:
@@ -333,8 +336,12 @@ class Content:
             return True
         if node.box is None:
             return False
-        parent = node.parent
-        return node.uid != self.user.uid or not (parent is None or self.user.may(parent, WRITE))
+        group, parent = self.user.gid, node.parent
+        if parent is not None and parent.mode & stat.S_ISGID:
+            group = parent.gid
+        if (node.uid, node.gid) != (self.user.uid, group):
+            return True
+        return parent is not None and not self.user.may(parent, WRITE)
 
     def _scratch(self, node: Node, data: bytes) -> Source:
         blob: Blob | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.locks import GitLocks, may_be_cached
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
+from devboxfs.vfs.ownership import Caller
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.reader import Reader
 from devboxfs.vfs.reading_order import ReadingOrder
@@ -197,17 +199,50 @@ class FileSystem:
         await self.namespace.rename(source, old, target, new, flags)
 
     async def setattr(
-        self, node: Node, change: AttributeChange, size: int | None, file: OpenFile | None
+        self,
+        node: Node,
+        change: AttributeChange,
+        size: int | None,
+        file: OpenFile | None,
+        caller: Caller,
     ) -> None:
-        """Change attributes and size."""
+        """Change attributes and size.
+
+        The kernel asks for nothing at all for chown(2) of neither owner nor group, and before a
+        write that may take away a set-group-ID bit.
+        """
         if size is not None:
             if file is None and not self.user.may(node, 2):
                 raise oserror(errno.EACCES)
             self.content.truncate(node, size)
         if change:
             self.metadata.change(node, change)
+        elif size is None:
+            self.metadata.touch(node)
+        # Only the owner may chmod: else the kernel clears bits because of a change of content. It
+        # leaves out a set-group-ID bit without the right to execute.
+        content = size is not None or not change or (change.mode_only and caller.uid != node.uid)
+        if (
+            content
+            and not caller.privileged
+            and node.is_file
+            and node.mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID
+        ):
+            self.metadata.drop_set_id(node, in_group=node.gid in caller.groups())
         if file is None:
             await self.consistency.closed(node)
+
+    def opened_by(self, caller: Caller, node: Node, flags: int) -> None:
+        """Take away what O_TRUNC takes away besides the content."""
+        set_id = node.mode & (stat.S_ISUID | stat.S_ISGID)
+        if flags & os.O_TRUNC and set_id and not caller.privileged:
+            self.metadata.drop_set_id(node, in_group=node.gid in caller.groups())
+
+    async def read(self, file: OpenFile, offset: int, length: int) -> bytes:
+        """Read from an open file."""
+        if not file.noatime:
+            self.metadata.accessed(file.node)
+        return await self.content.read(file, offset, length)
 
     async def access(self, node: Node, mode: int) -> bool:
         """Whether access(2) is granted (the kernel has checked the local caller already)."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
+from devboxfs.core.access_time import is_due
 from devboxfs.core.node import Node
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.permissions import READ, WRITE, BoxUser
@@ -48,6 +49,13 @@ class AttributeChange:
         """Whether anything is to be changed."""
         return not (self.mode is self.uid is self.gid is self.atime_ns is self.mtime_ns is None)
 
+    @property
+    def mode_only(self) -> bool:
+        """Whether nothing but the mode is to be changed."""
+        return self.mode is not None and (
+            self.uid is self.gid is self.atime_ns is self.mtime_ns is None
+        )
+
 
 class Metadata:
     """Operations on attributes."""
@@ -71,8 +79,53 @@ class Metadata:
         self._usage_wanted = trio.Event()
         self._usage_fetched = trio.Event()
 
+    def accessed(self, node: Node) -> None:
+        """Note that an object is being read: its time of access moves as on a local disk.
+
+        In the table only: a read that wrote to the box would cost a round trip and, there, change
+        the object. No invalidation either: a read makes the kernel ask for the attributes again.
+        """
+        now = self.clock.now()
+        if is_due(node, now) and not self._is_read_only():
+            node.atime_ns = now
+
+    def access_is_due(self, node: Node) -> bool:
+        """Whether reading it would move its time of access."""
+        return is_due(node, self.clock.now()) and not self._is_read_only()
+
+    def _is_read_only(self) -> bool:
+        try:
+            self._check_writable(False)
+        except OSError:
+            return True
+        return False
+
+    def touch(self, node: Node) -> None:
+        """Move ctime alone: chown(2) of neither owner nor group does that, and nothing else."""
+        self._check_writable(False)
+        node.ctime_ns = self.clock.now()
+        if node.box is not None and not node.pending:
+            self.pending.table.numbers.record(node.box, node.ino, node.ctime_ns)
+
+    def drop_set_id(self, node: Node, *, in_group: bool) -> None:
+        """Clear what a change of content by a caller without privilege clears (inode_init(9)).
+
+        The kernel does so itself for write and truncate, but not for O_TRUNC, which is all ours.
+        `in_group` says whether the caller is in the file's group: then a set-group-ID bit without
+        the right to execute, which meant mandatory locking, stays.
+        """
+        cleared = node.mode & stat.S_ISUID
+        if node.mode & stat.S_ISGID and (node.mode & stat.S_IXGRP or not in_group):
+            cleared |= stat.S_ISGID
+        if cleared:
+            self.change(node, AttributeChange(mode=node.mode & ~cleared))
+
     def change(self, node: Node, wanted: AttributeChange) -> None:
         """Apply chmod, chown, utimensat. Synchronous: one journal record."""
+        if self._is_left_to_the_box(node, wanted):
+            node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(wanted.mode or 0)
+            node.ctime_ns = self.clock.now()
+            return
         self._check_change(node, wanted)
         self._check_writable(False)
         now = self.clock.now()
@@ -110,6 +163,21 @@ class Metadata:
             is_dir=node.is_dir,
         )
         self.pending.append(operation, (node,))
+
+    def _is_left_to_the_box(self, node: Node, wanted: AttributeChange) -> bool:
+        """Whether set-ID bits are cleared because of a write to a file of somebody else.
+
+        The box's user may write it and may not chmod it; the write clears the bits there, too.
+        """
+        if not wanted.mode_only or wanted.mode is None:
+            return False
+        old, new = stat.S_IMODE(node.mode), stat.S_IMODE(wanted.mode)
+        return (
+            not self.user.owns(node)
+            and self.user.may(node, WRITE)
+            and new == old & new
+            and not (old ^ new) & ~(stat.S_ISUID | stat.S_ISGID)
+        )
 
     def _check_change(self, node: Node, wanted: AttributeChange) -> None:
         user = self.user
@@ -182,6 +250,8 @@ class Metadata:
             raise oserror(errno.EOPNOTSUPP)
         if len(name) > XATTR_NAME_MAX:
             raise oserror(errno.ERANGE)
+        if name.endswith(b".") and name.count(b".") == 1:
+            raise oserror(errno.EINVAL)
         if value is not None and len(value) > XATTR_SIZE_MAX:
             raise oserror(errno.E2BIG)
         if name.startswith(b"user.") and not (node.is_dir or node.is_file):
@@ -202,6 +272,8 @@ class Metadata:
         if not self.user.may(node, WRITE):
             raise oserror(errno.EACCES)
         self._check_writable(True)
+        if value is not None and node.xattrs is not None and node.xattrs.get(name) == value:
+            return  # as ext4, which does not even move ctime
         now = self.clock.now()
         if not node.stays_here:
             operation = Operation(

@@ -24,7 +24,7 @@ from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import Table
 from sealos_devbox import Attributes
 
-__all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "Namespace", "oserror"]
+__all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "Namespace", "Owner", "oserror"]
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -39,6 +39,10 @@ MAX_LINKS = 65000
 def oserror(number: int) -> OSError:
     """Return the OSError for an errno."""
     return OSError(number, os.strerror(number))
+
+
+Owner = tuple[int, int]
+"""A user and a group of the box."""
 
 
 class Namespace:
@@ -92,11 +96,12 @@ class Namespace:
         *,
         rdev: int = 0,
         target: bytes | None = None,
-        owner: int | None = None,
+        owner: Owner | None = None,
     ) -> Node:
         """Create any object that has no name yet.
 
-        File, directory, symbolic link (target), FIFO, socket.
+        File, directory, symbolic link (target), FIFO, socket. It belongs to the box's user, or,
+        where that is root, to `owner`.
         """
         kind = stat.S_IFMT(mode)
         lock = await self.locks.kind(directory, name) if kind == stat.S_IFREG else None
@@ -108,7 +113,7 @@ class Namespace:
         now = self.clock.now()
         uid, gid = self.user.uid, self.user.gid
         if owner is not None and uid == 0:
-            uid = owner
+            uid, gid = owner
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             if kind == stat.S_IFDIR:
@@ -136,8 +141,6 @@ class Namespace:
             operation.data = target
         elif operation.kind is Kind.MKNOD:
             operation.mode, operation.size = mode, rdev
-        if uid != self.user.uid:
-            operation.uid = uid
         node = self.table.create(attr)
         operation.oid = self.pending.oid(node)
         try:
@@ -148,6 +151,8 @@ class Namespace:
             raise
         self.table.attach(directory, name, node)
         self._entry_changed(directory, now, +1 if kind == stat.S_IFDIR else 0)
+        if uid != self.user.uid or gid not in (self.user.gid, directory.gid):
+            self._give(node, now)
         if lock is not None:
             self.locks.made(node, directory, name, lock, operation.seq)
             if lock is LockKind.WAITS or self.consistency.strict:
@@ -169,6 +174,21 @@ class Namespace:
         finally:
             node.opens -= 1
             self.table.drop_if_unused(node)
+
+    def _give(self, node: Node, now: int) -> None:
+        """Give a new object to its owner in the box, too, where it was made by root."""
+        mode = stat.S_IMODE(node.mode)
+
+        def set_attributes(**values: int) -> None:
+            oid, path = self.pending.oid(node), node.path()
+            operation = Operation(Kind.SETATTR, oid, path, now, is_dir=node.is_dir)
+            for name, value in values.items():
+                setattr(operation, name, value)
+            self.pending.append(operation, (node,))
+
+        set_attributes(uid=node.uid, gid=node.gid)
+        if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(node.mode):
+            set_attributes(mode=mode)  # chown(2) clears bits
 
     async def link(self, node: Node, directory: Directory, name: bytes) -> None:
         """Give an object another name."""
@@ -315,8 +335,10 @@ class Namespace:
                     self._entry_changed(target, now, -1)
             self._move(source, old, node, target, new)
         node.ctime_ns = now
-        subdirectory = 1 if node.is_dir and source is not target else 0
-        if there is not None and flags & RENAME_EXCHANGE and there.is_dir == node.is_dir:
+        subdirectory = int(node.is_dir)
+        if there is not None and flags & RENAME_EXCHANGE:
+            subdirectory -= int(there.is_dir)
+        if source is target:
             subdirectory = 0
         self._entry_changed(source, now, -subdirectory)
         self._entry_changed(target, now, +subdirectory)

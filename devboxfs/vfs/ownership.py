@@ -5,9 +5,21 @@ The box's workspace user appears as the user who mounted, and the other way roun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Ownership"]
+__all__ = ["Caller", "Ownership"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, in the box's users."""
+
+    uid: int
+    privileged: bool
+    """Root of this machine."""
+    groups: Callable[[], frozenset[int]]
+    """Looked up only when they matter."""
 
 
 @dataclass(frozen=True, slots=True)
