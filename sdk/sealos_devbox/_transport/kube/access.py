@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -308,14 +309,14 @@ class KubernetesAccess:
 
     def _unreachable(self, error: httpx.HTTPError) -> ConnectError:
         way = f" through the proxy {without_password(self.proxy)}" if self.proxy else ""
-        said = str(error) or type(error).__name__
+        said, distrusted = _root_cause(error)
         if isinstance(error, httpx.ProxyError):
             return ConnectError(
                 f"The proxy {without_password(self.proxy)} does not lead to {self.server}: {said}",
                 hop="gateway",
             )
         hint = ""
-        if "CERTIFICATE_VERIFY_FAILED" in said:
+        if distrusted:
             hint = (
                 "The kubeconfig's certificate-authority is not the one that signed this server's "
                 "certificate, or the certificate is for another name (tls-server-name)."
@@ -338,6 +339,20 @@ def resource_path(
         if part:
             path += f"/{quote(part, safe='')}"
     return path
+
+
+def _root_cause(error: BaseException) -> tuple[str, bool]:
+    """Return what is known of a failure, and whether the server's certificate was at fault.
+
+    Under trio only an error further down says it.
+    """
+    said, distrusted = str(error), False
+    cause: BaseException | None = error
+    while cause is not None:
+        said = said or str(cause)
+        distrusted = distrusted or isinstance(cause, ssl.SSLCertVerificationError)
+        cause = cause.__cause__ or cause.__context__
+    return said or type(error).__name__, distrusted
 
 
 def _check_accept(response: httpx.Response, key: str) -> None:
