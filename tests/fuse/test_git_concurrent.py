@@ -21,14 +21,15 @@ from tests.support.accounts import Account
 from tests.support.mounts import PLAIN, MountedBox
 from tests.support.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PLAIN, reason="a plain directory has no other side"),
-]
-
 LONG = os.environ.get("DEVBOX_TEST_LONG") == "1"
 COMMITS = 200 if LONG else 12
 PATIENCE = 1800 if LONG else 150
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2 * PATIENCE),
+    pytest.mark.skipif(PLAIN, reason="a plain directory has no other side"),
+]
 
 
 @dataclass
