@@ -61,13 +61,14 @@ class Box:
         stdin: bool = True,
         tty: bool = False,
         server: str = "",
+        pod: str = "",
     ) -> ExecStream:
         """Open a raw exec session as a user; `server` replaces the address, for a proxy."""
         url = server or (api or self.cluster.api).url
         arguments = query(command, container=container or self.name, stdin=stdin, tty=tty)
         token = self.cluster.tokens[user]
         return ExecStream.open(
-            f"{url}{self.pods}/{self.pod()['metadata']['name']}/exec?{arguments}",
+            f"{url}{self.pods}/{pod or self.pod()['metadata']['name']}/exec?{arguments}",
             headers={"authorization": f"Bearer {token}"},
             tls=self.cluster.tls(),
             subprotocols=subprotocols,

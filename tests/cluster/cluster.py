@@ -157,8 +157,20 @@ class Cluster:
         return server
 
     def restart_kubelet(self) -> None:
+        """Kill it and start it; return when it knows the pods that it has."""
         self.enclosure.stop("kubelet", signal.SIGKILL)
         self._start_kubelet()
+
+        def uids(path: str) -> set[str]:
+            items = self.http.get(path).raise_for_status().json()["items"] or []
+            return {pod["metadata"]["uid"] for pod in items}
+
+        def knows() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return uids("/api/v1/pods") <= uids(f"/api/v1/nodes/{NODE}/proxy/pods")
+            return False
+
+        wait_for(knows, "the kubelet", lambda: self.enclosure.log("kubelet"))
 
     # ------------------------------------------------------------------------- administration
 

@@ -57,10 +57,11 @@ class DevboxController:
 
             def established(name: str = name) -> bool:
                 status = self.cluster.get(f"{DEFINITIONS}/{name}").get("status", {})
-                conditions = status.get("conditions", [])
-                return {"Established": "True"}.items() <= {
-                    it["type"]: it["status"] for it in conditions
-                }.items()
+                # The API server says null before it says anything.
+                conditions = status.get("conditions") or []
+                return any(
+                    it["type"] == "Established" and it["status"] == "True" for it in conditions
+                )
 
             wait_for(established, name, lambda: "it is not established")
         wait_for(

@@ -151,7 +151,9 @@ class ExecStream:
         return self._protocol.subprotocol
 
     def send(self, data: bytes, channel: int = STDIN) -> None:
-        """Send one message and return when the system has taken it."""
+        """Send one message and return when the system has taken it. Raises Ended."""
+        if self._protocol.state is not State.OPEN:
+            raise Ended(self._close_code())
         self._protocol.send_binary(bytes([channel]) + data)
         self._flush()
 
@@ -182,7 +184,7 @@ class ExecStream:
         """The next message, empty ones too. Raises Ended after the last, TimeoutError if none."""
         self._pump(lambda: bool(self._messages) or self._is_at_end, timeout)
         if not self._messages:
-            raise Ended(self._protocol.close_rcvd.code if self._protocol.close_rcvd else None)
+            raise Ended(self._close_code())
         message = self._messages.popleft()
         return message[0], message[1:]
 
@@ -211,6 +213,9 @@ class ExecStream:
             result.close_code = end.code
         result.stdout, result.stderr = b"".join(parts[STDOUT]), b"".join(parts[STDERR])
         return result
+
+    def _close_code(self) -> int | None:
+        return self._protocol.close_rcvd.code if self._protocol.close_rcvd else None
 
     # Both directions are moved at once: a server that cannot write does not read.
 

@@ -25,6 +25,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -83,18 +84,15 @@ def reference(name: str) -> str:
 
 
 def archive() -> Path:
-    """The archive with all images, made unless there is one of the same files."""
-    layers = make_layers()
+    """The archive with all images, made unless there is one of the same packages."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for name, layer in layers.items():
-        for path, entry in sorted(layer.items()):
-            status = os.stat(entry.source) if entry.source else None
-            stamp = (status.st_size, status.st_mtime_ns) if status else ()
-            digest.update(f"{name} {path} {entry} {stamp}\n".encode())
+    # Whatever dpkg installs or removes rewrites this file.
+    status = os.stat("/var/lib/dpkg/status")
+    digest.update(f"{status.st_size} {status.st_mtime_ns} {python()}".encode())
     target = cache_directory() / f"images-{digest.hexdigest()[:16]}"
     with making(target) as directory:
         if directory:
-            write_archive(directory / "images.tar", layers)
+            write_archive(directory / "images.tar", make_layers())
     for other in target.parent.glob("images-*"):
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
@@ -108,14 +106,13 @@ def make_layers() -> dict[str, Layer]:
     busybox = shutil.which("busybox") or "/bin/busybox"
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     applets = [name for name in listed.stdout.split() if name != "busybox"]
-    python = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin") or "python3"
     return {
         "skeleton": merged_usr() | accounts("/bin/bash"),
         "posix": programs("coreutils", "findutils", "grep", "sed", "gzip", "util-linux", "dash")
         | {"/usr/bin/sh": Entry(target="dash")},
         "tar": programs("tar"),
         "bash": programs("bash"),
-        "python": interpreter(python),
+        "python": interpreter(),
         "busybox": {"/bin": Entry(), "/bin/busybox": Entry(source=busybox)} | accounts("/bin/sh"),
         "applets": {f"/bin/{name}": Entry(target="busybox") for name in applets},
         "bare": {"/bin": Entry(), "/bin/sleep": Entry(source=busybox)},
@@ -165,9 +162,15 @@ def programs(*packages: str) -> Layer:
     return layer | libraries(entry.source for entry in layer.values())
 
 
-def interpreter(python: str) -> Layer:
+def python() -> Path:
+    """The system's Python, else the one in use."""
+    system = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
+    return Path(system or sys.executable).resolve()
+
+
+def interpreter() -> Layer:
     """A Python with the standard library, where it is on this machine."""
-    executable = Path(python).resolve()
+    executable = python()
     asked = subprocess.run(
         [executable, "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"],
         capture_output=True,
