@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio import to_thread
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from sealos_devbox.server.agent.routes import AgentApp
 from sealos_devbox.server.cluster.routes import cluster_routes, unknown
-from sealos_devbox.server.control import v1
+from sealos_devbox.server.control import flat, v1, v2alpha
 from sealos_devbox.server.control.envelope import envelope_endpoint
 from sealos_devbox.server.engine import Engine
 from sealos_devbox.server.faults import FaultMiddleware, Faults
@@ -125,13 +126,23 @@ class _Dispatch:
         await self._agents.serve(unique_id, scope, receive, send)
 
 
+def control_operations(engine: Engine) -> tuple[list[Operation], list[Operation]]:
+    """Return what v1 and v2alpha serve, in this engine's lineage."""
+    if engine.settings.lineage == "R":
+        return list(flat.OPERATIONS), list(v2alpha.OPERATIONS)
+    return list(v1.OPERATIONS), [*v2alpha.OPERATIONS, v2alpha.MONITOR]
+
+
 def control_routes(engine: Engine) -> list[BaseRoute]:
     """Return the routes of the control plane."""
-    return [_route(engine, operation) for operation in v1.OPERATIONS]
+    enveloped, bare = control_operations(engine)
+    return [
+        *(_route(each, envelope_endpoint(engine, each)) for each in enveloped),
+        *(_route(each, v2alpha.bare_endpoint(engine, each)) for each in bare),
+    ]
 
 
-def _route(engine: Engine, operation: Operation) -> Route:
-    endpoint = envelope_endpoint(engine, operation)
+def _route(operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
     return Route(operation.path, endpoint, methods=[operation.method])
 
 

@@ -181,6 +181,11 @@ def deploy(engine: Engine, name: str, tag: str) -> DeploymentRecord | None:
         return deployment
 
 
+def node_port(box: Box) -> int:
+    """Return the port that a box of the older lineage has on every node."""
+    return 30000 + int.from_bytes(box.record.unique_id.encode()[-2:]) % 2768
+
+
 def operational_status(engine: Engine, box: Box) -> dict[str, Any]:
     """Return `status` of the custom resource (kubernetes.md 2.2)."""
     record = box.record
@@ -188,7 +193,7 @@ def operational_status(engine: Engine, box: Box) -> dict[str, Any]:
     if record.network == "SSHGate":
         network["uniqueID"] = record.unique_id if box.phase != "Pending" else ""
     else:
-        network["nodePort"] = 30000 + int.from_bytes(record.unique_id.encode()[-2:]) % 2768
+        network["nodePort"] = node_port(box)
     status: dict[str, Any] = {
         "observedGeneration": record.generation,
         "phase": box.phase,

@@ -77,7 +77,9 @@ def created_box(call: Call, created: boxes.Created) -> values.CreatedBox:
     failed = [values.PortError(number, error) for number, error in created.failed]
     answer = values.CreatedBox(
         name=box.name,
-        ssh_port=values.SSH_GATE_PORT if box.record.network == "SSHGate" else 65535,
+        ssh_port=(
+            values.SSH_GATE_PORT if box.record.network == "SSHGate" else values.node_port(box)
+        ),
         base64_private_key=values.encoded_key(box),
         user_name="devbox",
         working_dir=str(box.workspace),
@@ -221,9 +223,9 @@ async def create_release(call: Call) -> dict[str, str]:
     }
 
 
-def add_release(call: Call, release: ReleaseRecord) -> None:
-    """Write a release down; raises Failure when the tag is taken."""
-    with call.engine.changing(call.name) as box:
+def add_release(call: Call, release: ReleaseRecord, name: str | None = None) -> None:
+    """Write a release of a box down; raises Failure when the tag is taken."""
+    with call.engine.changing(call.name if name is None else name) as box:
         if any(each.tag == release.tag for each in box.record.releases):
             raise Failure(409, "Release with this tag already exists")
         box.record.releases.append(release)
@@ -314,7 +316,7 @@ def _failing(*codes: int) -> dict[int, Answer]:
     return {code: Answer(envelope_schema({})) for code in (*codes, 500)}
 
 
-_MONITOR = (
+MONITOR_PARAMETERS = (
     Parameter("start", {"type": "number", "minimum": 0, "maximum": 4e12}),
     Parameter("end", {"type": "number", "minimum": 0, "maximum": 4e12}),
     Parameter("step", {"type": "string", "pattern": "^[1-9][0-9]{0,4}[smhd]$"}),
@@ -390,6 +392,6 @@ OPERATIONS = (
         "Use over time; percent, times 100.",
         {200: Answer(list[values.MonitorPoint]), **_failing(400, 403)},
         group="first",
-        parameters=_MONITOR,
+        parameters=MONITOR_PARAMETERS,
     ),
 )

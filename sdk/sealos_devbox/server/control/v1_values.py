@@ -9,11 +9,19 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from sealos_devbox.server.control.boxes import operational_status
+from sealos_devbox.server.control.boxes import node_port, operational_status
 from sealos_devbox.server.engine import Box, Engine
 from sealos_devbox.server.record import EnvVar, PortRecord, ReleaseRecord
 
-__all__ = ["detail", "encoded_key", "list_item", "port_item", "release_item", "ssh_host"]
+__all__ = [
+    "detail",
+    "encoded_key",
+    "list_item",
+    "node_port",
+    "port_item",
+    "release_item",
+    "ssh_host",
+]
 
 SSH_GATE_PORT = 2233
 
