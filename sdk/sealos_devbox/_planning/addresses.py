@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from sealos_devbox.errors import ConfigurationError
 
-__all__ = ["box_path", "checked_endpoint", "domain_of"]
+__all__ = ["agent_address", "box_path", "checked_endpoint"]
 
 
 def checked_endpoint(text: str) -> str:
@@ -38,9 +38,15 @@ def checked_endpoint(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def domain_of(endpoint: str) -> str:
-    """Return the region's domain: the endpoint's host without its leading ``devbox.``."""
-    return (urlsplit(endpoint).hostname or "").removeprefix("devbox.")
+def agent_address(endpoint: str, unique_id: str) -> str:
+    """Return where a box's agent is: a host of the region, whose name begins with ``devbox.``.
+
+    An engine on this machine, where such names do not resolve, has its agents at paths.
+    """
+    host = urlsplit(endpoint).hostname or ""
+    if _is_this_machine(host):
+        return f"{endpoint}/box/{quote(unique_id, safe='')}/agent"
+    return f"https://devbox-{unique_id}-agent.{host.removeprefix('devbox.')}"
 
 
 def box_path(name: str) -> str:

@@ -59,6 +59,9 @@ __all__ = [
     "v2_list",
 ]
 
+AgentAddress = Callable[[str], str] | None
+"""Makes the address of an agent from a box's unique ID; None where no address leads there."""
+
 SSH_GATE_PORT = 2233
 """Where the gate for SSH listens in every region (v1 detail says 0)."""
 
@@ -120,14 +123,14 @@ def v2_list(item: dict[str, Any]) -> BoxInfo:
     )
 
 
-def v1_detail(item: object, domain: str | None) -> BoxInfo:
-    """Return a box of v1's detail; `domain` is the region's, which addresses are made of."""
-    return _detail(_object(item), "resources", domain, key_of=_decoded_key)
+def v1_detail(item: object, agent_at: AgentAddress) -> BoxInfo:
+    """Return a box of v1's detail; `agent_at` makes the address of its agent."""
+    return _detail(_object(item), "resources", agent_at, key_of=_decoded_key)
 
 
-def v2_detail(item: object, domain: str | None) -> BoxInfo:
+def v2_detail(item: object, agent_at: AgentAddress) -> BoxInfo:
     """Return a box of v2alpha's detail."""
-    return _detail(_object(item), "quota", domain, key_of=_decoded_key)
+    return _detail(_object(item), "quota", agent_at, key_of=_decoded_key)
 
 
 def agent_token(item: object) -> Secret | None:
@@ -146,7 +149,7 @@ def agent_token(item: object) -> Secret | None:
 def _detail(
     item: dict[str, Any],
     quota: str,
-    domain: str | None,
+    agent_at: AgentAddress,
     *,
     key_of: Callable[[object], Secret | None],
 ) -> BoxInfo:
@@ -157,11 +160,8 @@ def _detail(
     ssh = _object(item.get("ssh"))
     unique_id = _text(network.get("uniqueID")) or _text(agent.get("url"))
     # The agent is known by the control plane's word only: v1 says the unique ID where there is one.
-    agent_url = (
-        f"https://devbox-{agent['url']}-agent.{domain}"
-        if _text(agent.get("url")) and domain
-        else None
-    )
+    agent_id = _text(agent.get("url"))
+    agent_url = agent_at(agent_id) if agent_id and agent_at else None
     port = _whole(ssh.get("port")) or None
     if network.get("type") == "SSHGate":
         port = SSH_GATE_PORT

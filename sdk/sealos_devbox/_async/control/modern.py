@@ -22,7 +22,7 @@ from sealos_devbox._async.control.boundary import (
 from sealos_devbox._async.control.http import ControlHttp
 from sealos_devbox._async.service import BoxDetail
 from sealos_devbox._planning import bodies, metrics, payloads
-from sealos_devbox._planning.addresses import box_path, domain_of
+from sealos_devbox._planning.addresses import agent_address, box_path
 from sealos_devbox._planning.answers import Answer, bare_data, v1_data, v2_data
 from sealos_devbox._planning.quantities import check_resources
 from sealos_devbox._planning.spec import BoxSpec
@@ -79,7 +79,7 @@ class ModernControl:
         """Speak through `http`; `agents`: whether the addresses of agents lead anywhere."""
         self._http = http
         self._resource = resource
-        self._domain = domain_of(http.credentials.endpoint) if agents else None
+        self._agent_at = self._agent_address if agents else None
 
     # -- boxes -------------------------------------------------------------------------------------
 
@@ -88,8 +88,9 @@ class ModernControl:
         try:
             answer = await self._v1("GET", _V1, "Listing the boxes", repeatable=True)
         except ServerError as error:
-            await self._explain(error)
-            raise
+            if not await self._renewed(error):
+                raise
+            answer = await self._v1("GET", _V1, "Listing the boxes", repeatable=True)
         found: builtins.list[BoxInfo] = payloads.items(answer, payloads.v1_list)
         return found
 
@@ -103,10 +104,11 @@ class ModernControl:
                 )
         except ServerError as error:
             if "Template not found" not in str(error):
-                await self._explain(error)
-                raise
-            return BoxDetail(payloads.v2_detail(await self._v2_detail(name), self._domain))
-        info = payloads.v1_detail(item, self._domain)
+                if not await self._renewed(error):
+                    raise
+                return await self.detail(name, full=full)
+            return BoxDetail(payloads.v2_detail(await self._v2_detail(name), self._agent_at))
+        info = payloads.v1_detail(item, self._agent_at)
         if full:
             info = await self._completed(name, info)
         return BoxDetail(info, payloads.agent_token(item))
@@ -416,10 +418,13 @@ class ModernControl:
     async def _completed(self, name: str, info: BoxInfo) -> BoxInfo:
         """Add what only v2alpha says; a service that does not have it says no more than v1."""
         try:
-            more = payloads.v2_detail(await self._v2_detail(name), self._domain)
+            more = payloads.v2_detail(await self._v2_detail(name), self._agent_at)
         except (ServiceError, ProtocolError, BoxNotFoundError):
             return info
         return dataclasses.replace(info, created_at=more.created_at)
+
+    def _agent_address(self, unique_id: str) -> str:
+        return agent_address(self._http.credentials.endpoint, unique_id)
 
     async def _exists(self, name: str) -> bool:
         """Whether there is such a box, however incomplete."""
@@ -432,13 +437,15 @@ class ModernControl:
             return any(info.name == name for info in await self.list())
         return True
 
-    async def _explain(self, error: ServerError) -> None:
-        """Raise AuthenticationError if that is what a 500 of these routes means.
+    async def _renewed(self, error: ServerError) -> bool:
+        """Look whether a 500 of these routes means that the credential is not accepted.
 
-        They answer 500 to a credential that they do not accept; listing releases answers 403.
+        They answer so to one that is not; listing releases answers 403. Returns whether there is
+        another credential by now, and raises AuthenticationError when there is none.
         """
         if error.hop != "control-plane":
-            return
+            return False
+        before = self._http.credentials.header
         answer = await self._http.send(
             "GET",
             f"{_V1}/x/release",
@@ -455,7 +462,8 @@ class ModernControl:
                 request_id=said.request_id,
             ) from None
         except ServiceError:
-            return
+            pass  # it is accepted, which is all that was asked
+        return self._http.credentials.header != before
 
 
 def unreliable(name: str, shared: Sequence[str]) -> MetricsUnreliableError:
