@@ -122,6 +122,7 @@ def _place(variable: str, default: str) -> Path:
 
 
 CONSISTENCIES: Final = ("relaxed", "strict")
+OFFLINE_FSYNCS: Final = ("fail", "journal")
 DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_CACHE_SIZE: Final = 4 << 30  # guessed: several node_modules
 DEFAULT_JOURNAL_LIMIT: Final = 8 << 30
@@ -148,6 +149,7 @@ class MountConfig:
     foreground: bool = False
     allow_other: bool = False
     read_only: bool = False
+    offline_fsync: str = "fail"
     consistency: str = "relaxed"
     """One of `CONSISTENCIES`: whether a change is acknowledged by the journal or by the box."""
     timeout: float = DEFAULT_TIMEOUT
@@ -170,6 +172,8 @@ class MountConfig:
                 raise MountError(f"{str(path)!r} is not an absolute path.", ExitCode.USAGE)
         if not 0.1 <= self.timeout <= 86_400:
             raise MountError("The timeout must be 0.1 to 86400 seconds.", ExitCode.USAGE)
+        if self.offline_fsync not in OFFLINE_FSYNCS:
+            raise MountError("An offline fsync can fail or journal.", ExitCode.USAGE)
         if self.consistency not in CONSISTENCIES:
             raise MountError("The consistency is relaxed or strict.", ExitCode.USAGE)
         if self.cache_size < MIN_CACHE_SIZE:

@@ -229,6 +229,7 @@ class _Mount:
             self.config.timeout,
             self.config.state_dir,
             strict=self.config.consistency == "strict",
+            offline_fsync=self.config.offline_fsync,
         )
         return FileSystem(
             settings, self.link, transport, self.writeback, self.cache, self.numbers, self.notifier

@@ -17,6 +17,7 @@ from devboxfs.config import (
     DEFAULT_CACHE_SIZE,
     DEFAULT_JOURNAL_LIMIT,
     DEFAULT_TIMEOUT,
+    OFFLINE_FSYNCS,
     ExitCode,
     MountConfig,
     MountError,
@@ -36,6 +37,13 @@ __all__ = ["mount", "status", "sync", "umount"]
 @click.option("--mkdir", is_flag=True, help="Make the mount point if it does not exist.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in.")
 @click.option("--read-only", is_flag=True, help="Refuse all changes.")
+@click.option(
+    "--offline-fsync",
+    type=click.Choice(OFFLINE_FSYNCS),
+    default="fail",
+    show_default=True,
+    help="fsync while the box cannot be reached: EIO, or the journal on this machine will do.",
+)
 @click.option(
     "--consistency",
     type=click.Choice(CONSISTENCIES),

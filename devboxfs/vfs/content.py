@@ -81,7 +81,11 @@ class Content:
         clock: BoxClock,
         writable: Callable[[bool], None],
         scratch_directory: Path,
+        *,
+        journal_suffices: bool = False,
     ) -> None:
+        self._journal_suffices = journal_suffices
+        """When the box cannot be reached, fsync takes the disk of this machine for good enough."""
         self.namespace = namespace
         self.remote = remote
         self.reader = reader
@@ -383,7 +387,12 @@ class Content:
         """Return when the box has fsynced the file; raises what prevents it."""
         node = file.node
         if not node.stays_here and (node.unsynced or node.pending):
-            await self._sync([node.path()], node.last_seq)
+            try:
+                await self._sync([node.path()], node.last_seq)
+            except OSError:
+                # Said now, and not once more by close().
+                file.errors_seen = node.error_count
+                raise
             if not node.pending:
                 node.unsynced = False
         self.flush(file)
@@ -394,7 +403,10 @@ class Content:
 
     async def _sync(self, paths: list[bytes], upto_seq: int) -> None:
         number = errno.EIO
-        with trio.move_on_at(self.link.deadline()):
+        with trio.move_on_at(self.link.deadline()) as scope:
             number = await self.writeback.sync(paths, upto_seq)
+        if scope.cancelled_caught and self._journal_suffices:
+            await self.writeback.sync_journal()
+            number = 0
         if number:
             raise oserror(number)

@@ -49,6 +49,8 @@ class Settings:
     scratch_directory: Path
     strict: bool = False
     """Whoever changes something waits for the box."""
+    offline_fsync: str = "fail"
+    """fsync while the box cannot be reached: `fail`, or the `journal` on this machine will do."""
 
 
 class FileSystem:
@@ -102,6 +104,7 @@ class FileSystem:
             self.clock,
             self.check_writable,
             settings.scratch_directory,
+            journal_suffices=settings.offline_fsync == "journal",
         )
         self._flags = peer.statvfs.flag
         self._free = (

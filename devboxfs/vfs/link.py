@@ -7,7 +7,6 @@ deadline of their own, and reports one that broke by asking for another.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -23,11 +22,18 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
+STEADY = 5.0
+"""A connection that lasted shorter does not make the next attempts quick again: a helper that dies
+at once would be started ten times a second."""
 OFFLINE_AFTER = 5.0
 """Seconds without a connection until the state is called offline and deadlines shrink (guessed.
 
 Longer than a Wi-Fi roam).
 """
+SILENCE = 3.0
+"""Seconds without a word from a box that was told something, until the state is called degraded.
+Whether the connection is dead is for the heartbeat to say: a slow disk is no broken link."""
+LOOK = 1.0
 
 
 class LinkState(Enum):
@@ -35,7 +41,7 @@ class LinkState(Enum):
 
     ONLINE = "online"
     DEGRADED = "degraded"
-    """The connection broke a moment ago and is being opened again."""
+    """The box does not answer, or the connection broke a moment ago and is being opened again."""
     OFFLINE = "offline"
 
 
@@ -58,18 +64,32 @@ class BoxLink:
 
     def __init__(self, box: Box, *, timeout: float, offline_timeout: float = 1.0) -> None:
         self.box = box
-        self.state = LinkState.DEGRADED
-        self.since = trio.current_time()
         self.timeout = timeout
         self.offline_timeout = offline_timeout
         self.connections = 0
         self._transport: FileTransport | None = None
+        self._since = trio.current_time()
+        """When the transport came, or went."""
+        self._silent_since: float | None = None
         self._changed = trio.Event()
         self._broken = trio.Event()
         self._last_error = ""
         self._past = (0, 0, 0)
 
     # -- for everyone ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> LinkState:
+        """How the box can be reached now."""
+        if self._transport is not None:
+            return LinkState.ONLINE if self._silent_since is None else LinkState.DEGRADED
+        gone = trio.current_time() - self._since
+        return LinkState.DEGRADED if gone < OFFLINE_AFTER else LinkState.OFFLINE
+
+    @property
+    def since(self) -> float:
+        """Since when it is so, in trio time; of a box that is not reached, its last word."""
+        return self._since if self._silent_since is None else self._silent_since
 
     @property
     def online(self) -> bool:
@@ -103,7 +123,7 @@ class BoxLink:
         """A call on this transport failed with TransportError."""
         if transport is not None and transport is self._transport:
             self._broken.set()
-            self._set(None, LinkState.DEGRADED)
+            self._set(None)
 
     def statistics(self) -> LinkStatistics:
         """Return a frozen snapshot."""
@@ -132,9 +152,9 @@ class BoxLink:
             try:
                 async with self.box.open_transport() as transport:
                     self.connections += 1
-                    delay = FIRST_DELAY
+                    connected = trio.current_time()
                     self._broken = trio.Event()
-                    self._set(transport, LinkState.ONLINE)
+                    self._set(transport)
                     if self.connections == 1:
                         task_status.started()
                     else:
@@ -145,48 +165,65 @@ class BoxLink:
                         # No await: whatever ended the session, nobody may be given this transport
                         # again.
                         self._past = self._counters()
-                        self._set(None, LinkState.DEGRADED)
+                        self._set(None)
+                        if trio.current_time() - connected > STEADY:
+                            delay = FIRST_DELAY
             except (DevboxError, OSError) as exc:
                 self._last_error = str(exc)
                 if self.connections == 0:
                     raise
                 log.warning("the connection to box %s broke: %s", self.box.name, exc)
-            if (
-                self.state is LinkState.DEGRADED
-                and trio.current_time() - self.since > OFFLINE_AFTER
-            ):
-                self._set(None, LinkState.OFFLINE)
-            with trio.move_on_after(delay):
-                await trio.sleep(math.inf)
+            await trio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
     async def _serve(
         self, transport: FileTransport, session: Callable[[FileTransport], Awaitable[None]]
     ) -> None:
         """Run the session until it fails or somebody reports the transport as broken."""
-        failure: list[BaseException] = []
 
-        async def guarded() -> None:
-            try:
-                await session(transport)
-            except (DevboxError, OSError) as exc:
-                failure.append(exc)
+        async def until_it_ends() -> None:
+            await session(transport)
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(guarded)
-            await self._broken.wait()
-            nursery.cancel_scope.cancel()
-        if failure:
-            raise failure[0]
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_it_ends)
+                nursery.start_soon(self._listen, transport)
+                await self._broken.wait()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The session has nurseries of its own, so what it met is somewhere in here.
+            expected, other = group.split((DevboxError, OSError))
+            if expected is None or other is not None:
+                raise
+            raise TransportError(_text(expected)) from expected
         raise TransportError("a request found the connection broken")
 
-    def _set(self, transport: FileTransport | None, state: LinkState) -> None:
-        if self.state is LinkState.OFFLINE and state is LinkState.DEGRADED:
-            state = LinkState.OFFLINE
+    async def _listen(self, transport: FileTransport) -> None:
+        """Notice that a box that was told something does not say a word."""
+        sent, received = transport.bytes_sent, transport.bytes_received
+        heard = trio.current_time()
+        while True:
+            await trio.sleep(LOOK)
+            if transport is not self._transport:
+                return
+            if transport.bytes_received != received:
+                sent, received = transport.bytes_sent, transport.bytes_received
+                heard = trio.current_time()
+                self._silent_since = None
+            elif transport.bytes_sent == sent:
+                heard = max(heard, trio.current_time() - LOOK)
+            elif trio.current_time() - heard >= SILENCE and self._silent_since is None:
+                self._silent_since = heard
+                log.warning("box %s does not answer", self.box.name)
+
+    def _set(self, transport: FileTransport | None) -> None:
+        if (transport is None) is not (self._transport is None):
+            # Silence before the end counts: that is since when the box cannot be reached.
+            silent = self._silent_since if transport is None else None
+            self._since = trio.current_time() if silent is None else silent
+        self._silent_since = None
         self._transport = transport
-        if state is not self.state:
-            self.state, self.since = state, trio.current_time()
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -199,3 +236,11 @@ class BoxLink:
             past[1] + transport.bytes_sent,
             past[2] + transport.bytes_received,
         )
+
+
+def _text(group: BaseExceptionGroup[BaseException]) -> str:
+    """Return what the first exception in a group says."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first)

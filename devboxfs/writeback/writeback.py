@@ -271,6 +271,10 @@ class WriteBack:
         request = self._flusher.request(self.last_seq, None, (), sync_box=True)
         return await self._wait(request)
 
+    async def sync_journal(self) -> None:
+        """Make durable on this machine what was accepted; raises OSError."""
+        await trio.to_thread.run_sync(self._journal.sync, self._journal.sync_plan())
+
     async def drain(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Return when nothing is pending and the box has all of it on stable storage.
 
