@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from sealos_devbox._transport.agent.runner import AgentRunner
+from sealos_devbox._transport.base import FileTransport
+from sealos_devbox._transport.shell.transport import open_shell_transport
+from tests.contract.transport_contract import TransportContract, is_running
+from tests.fakes.agent import FakeAgent, agent_client
+from tests.fakes.shell_runner import LocalRunner
+
+pytestmark = pytest.mark.slow
+
+
+class ShellContract(TransportContract):
+    call_bytes = 1000
+    many_calls = 30
+
+    def one_call(self, round_trips: int) -> None:
+        # A script has a size; there are 300 files.
+        assert round_trips <= 10
+
+
+class TestGnu(ShellContract):
+    # Every operation is a process or more: one event loop each is enough.
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @asynccontextmanager
+    async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:
+        async with open_shell_transport(LocalRunner(root)) as transport:
+            assert "tools:gnu" in transport.peer.capabilities
+            yield transport
+
+
+class TestBusybox(ShellContract):
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
+
+    def told(self, ns: int) -> int:
+        return ns // 1_000_000_000 * 1_000_000_000
+
+    @pytest.fixture(autouse=True)
+    def applets(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        program = shutil.which("busybox")
+        assert program, "tools/setup.sh installs busybox"
+        self.tools = tmp_path_factory.mktemp("tools")
+        subprocess.run([program, "--install", "-s", self.tools], check=True)
+
+    @asynccontextmanager
+    async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:
+        async with open_shell_transport(LocalRunner(root, busybox=self.tools)) as transport:
+            assert "tools:busybox" in transport.peer.capabilities
+            yield transport
+
+
+class TestThroughTheAgent(ShellContract):
+    call_bytes = 2000
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @asynccontextmanager
+    async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:
+        async with (
+            agent_client(FakeAgent()) as client,
+            open_shell_transport(AgentRunner(client, str(root))) as transport,
+        ):
+            yield transport
+
+    async def test_exec(self, transport, root):
+        code, number, out, err = await self.run(
+            transport,
+            [b"sh", b"-c", b'cat; printf "%s" "$COLOUR"; echo no >&2; exit 3'],
+            env={"COLOUR": "blue 'green'"},
+        )
+        assert (code, number, out, err) == (3, None, b"blue 'green'", b"no\n")
+
+    async def test_exec_much_in_and_out(self, transport):
+        script = b"head -c 3000000 /dev/zero; printf '\\377\\r\\n'"
+        assert (await self.run(transport, [b"sh", b"-c", script]))[2] == bytes(
+            3_000_000
+        ) + b"\xff\r\n"
+
+    async def test_signals_and_status(self, transport):
+        async with transport.exec([b"sh", b"-c", b"kill -TERM $$"]) as command:
+            with anyio.fail_after(20):
+                assert await command.receive() is None
+            assert command.status == (None, signal.SIGTERM)
+
+    async def test_leaving_kills_the_command(self, transport, root):
+        script = b"echo $$ > pid; trap '' TERM; sleep 1000 & wait"
+        async with transport.exec([b"sh", b"-c", script]) as command:
+            with anyio.move_on_after(1):
+                await command.receive()
+            pid = int((root / "pid").read_bytes())
+        with anyio.fail_after(20):
+            while is_running(pid):
+                await transport.stat(b"")
