@@ -25,8 +25,8 @@ import trio
 from devboxfs import mountpoint
 from devboxfs.config import ExitCode, MountConfig, MountError
 from devboxfs.control import ControlServer
+from devboxfs.fuse.echoing import EchoingOperations
 from devboxfs.fuse.notify import Notifier
-from devboxfs.fuse.operations import DevboxOperations
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.filesystem import FileSystem, Settings
 from devboxfs.vfs.link import BoxLink
@@ -82,6 +82,7 @@ class MountStatus:
     journal: Json = field(default_factory=dict)
     tree: Json = field(default_factory=dict)
     reader: Json = field(default_factory=dict)
+    watchers: Json = field(default_factory=dict)
     locks: Json = field(default_factory=dict)
     """Of git: how many were made, how many the box refused, how often one was waited for."""
 
@@ -237,10 +238,12 @@ class _Mount:
 
     def _mount(self, transport: FileTransport, filesystem: FileSystem) -> None:
         peer = transport.peer
+        filesystem.table.watchers = self.notifier.echo
+        self.notifier.echo.drop = filesystem.table.drop_if_unused
         owners = Ownership(peer.uid, peer.gid, os.getuid(), os.getgid())
         try:
             pyfuse3.init(
-                DevboxOperations(filesystem, owners),
+                EchoingOperations(filesystem, owners, self.notifier.echo),
                 str(self.config.mountpoint),
                 set(self.config.fuse_options),
             )
@@ -256,6 +259,7 @@ class _Mount:
         nursery.start_soon(self._stop_when_asked)
         async with trio.open_nursery() as inner:
             inner.start_soon(self.notifier.run)
+            inner.start_soon(self.notifier.echo.run, self.config.mountpoint)
             inner.start_soon(self._tune)
             ready()
             # pyfuse3 polls /dev/fuse and then reads it blocking. A process that is killed in
@@ -336,6 +340,7 @@ class _Mount:
                 "last_error": figures.last_error or "",
             },
             tree={"nodes": len(self.filesystem.table.nodes), **asdict(remote)},
+            watchers=asdict(self.notifier.echo.statistics()),
             reader=asdict(self.filesystem.reader.statistics()),
             locks=asdict(self.filesystem.locks.statistics()),
         ).to_json()
@@ -353,7 +358,12 @@ class _Mount:
     async def _on_unmount(self, params: Json, progress: Progress) -> Json:
         timeout = params.get("timeout")
         reason = self._left = await self._flush(progress, timeout)
-        await trio.to_thread.run_sync(mountpoint.unmount, self.config.mountpoint)
+        await self.notifier.echo.pause()
+        try:
+            await trio.to_thread.run_sync(mountpoint.unmount, self.config.mountpoint)
+        except BaseException:
+            self.notifier.echo.resume()
+            raise
         with trio.move_on_after(self.config.timeout + 5):
             await self._unmounted.wait()
         figures = self.writeback.statistics()

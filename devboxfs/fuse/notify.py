@@ -18,6 +18,7 @@ import pyfuse3
 import trio
 
 from devboxfs.core.node import Node
+from devboxfs.fuse.echo import Echo, Token
 
 __all__ = ["Notifier"]
 
@@ -43,7 +44,9 @@ class Notifier:
     """The queue and its task; a vfs.table.Kernel."""
 
     def __init__(self) -> None:
-        self._queue: deque[_Entry | _Inode] = deque()
+        self._queue: deque[_Entry | _Inode | Token] = deque()
+        self.echo = Echo(self._put, self.entry)
+        """Changes for which local watchers wait; each follows the notices that came before it."""
         self._wanted = trio.Event()
         self.sent = 0
 
@@ -60,7 +63,7 @@ class Notifier:
         if node.lookups > 0 or node.ino == pyfuse3.ROOT_INODE:
             self._put(_Inode(node.ino, content))
 
-    def _put(self, notice: _Entry | _Inode) -> None:
+    def _put(self, notice: _Entry | _Inode | Token) -> None:
         self._queue.append(notice)
         self._wanted.set()
 
@@ -71,13 +74,18 @@ class Notifier:
             self._wanted = trio.Event()
             while self._queue:
                 count = min(AT_ONCE, len(self._queue))
-                notices = [self._queue.popleft() for _ in range(count)]
+                taken = [self._queue.popleft() for _ in range(count)]
+                notices = [notice for notice in taken if not isinstance(notice, Token)]
                 # Names first, see above; the order among names, and among inodes, does not matter.
                 notices.sort(key=lambda notice: isinstance(notice, _Inode))
-                await trio.to_thread.run_sync(
-                    _deliver, list(dict.fromkeys(notices)), abandon_on_cancel=True
-                )
-                self.sent += count
+                if notices:
+                    await trio.to_thread.run_sync(
+                        _deliver, list(dict.fromkeys(notices)), abandon_on_cancel=True
+                    )
+                for token in taken:
+                    if isinstance(token, Token):
+                        self.echo.submit(token)
+                self.sent += len(notices)
 
 
 def _deliver(notices: list[_Entry | _Inode]) -> None:

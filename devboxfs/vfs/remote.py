@@ -303,6 +303,7 @@ class Remote:
         table = self.table
         for index, event in enumerate(events):
             self._events += 1
+            table.watchers.mask = event.mask
             if event.mask & UNMOUNTED:
                 log.error("the workspace of box %s is gone", self.link.box.name)
             if event.mask & OVERFLOW:
@@ -323,6 +324,7 @@ class Remote:
                 origin = None
             if origin is None and isinstance(directory, Directory):
                 table.remote_name(directory, name, event.attr, event.number)
+        table.watchers.mask = None
 
     def _moved(self, origin: bytes, target: Node | None, name: bytes, event: Event) -> bool:
         old_parent, _, old = origin.rpartition(b"/")

@@ -17,7 +17,7 @@ from devboxfs.core.event_log import OWN, EventLog
 from devboxfs.core.node import Directory, Node
 from sealos_devbox import Attributes
 
-__all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table"]
+__all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table", "Watchers"]
 
 ROOT_INO = 1
 PRIVATE_INO = 1 << 48
@@ -34,6 +34,33 @@ class Kernel(Protocol):
     def inode(self, node: Node, *, content: bool) -> None:
         """Forget the attributes; with `content` the pages too."""
         ...
+
+
+class Watchers:
+    """Who wants to hear of the box's news besides; this one does not.
+
+    True: makes the kernel know the new state of the names itself.
+    """
+
+    mask: int | None = None
+    """inotify's bits in the event that is being worked in; None for a listing."""
+
+    def appeared(self, directory: Directory, name: bytes, node: Node) -> bool:
+        """A name has come."""
+        return False
+
+    def vanishing(self, directory: Directory, name: bytes, node: Node) -> bool:
+        """A name, with all that lies below it, is about to be taken away."""
+        return False
+
+    def moving(
+        self, source: Directory, old: bytes, target: Directory, new: bytes, node: Node
+    ) -> bool:
+        """A name is about to be moved, over what may be there."""
+        return False
+
+    def changed(self, node: Node, *, content: bool) -> None:
+        """An object has other attributes, or other content."""
 
 
 class InodeNumbers(Protocol):
@@ -58,6 +85,7 @@ class Table:
     def __init__(self, root: Attributes, numbers: InodeNumbers, kernel: Kernel) -> None:
         self.numbers = numbers
         self.kernel = kernel
+        self.watchers = Watchers()
         self.log = EventLog()
         self.root = Directory(ROOT_INO, root, root)
         self.nodes: dict[int, Node] = {ROOT_INO: self.root}
@@ -182,7 +210,7 @@ class Table:
                 else:
                     node = self.adopt(attr)
                     self.attach(directory, name, node)
-                    if directory.complete:
+                    if directory.complete and not self.watchers.appeared(directory, name, node):
                         # Absence was an answer: the kernel may have cached it.
                         self.kernel.entry(directory, name)
 
@@ -225,17 +253,22 @@ class Table:
             if node.complete:
                 node.nlink = nlink
             self.kernel.inode(node, content=False)
+            self.watchers.changed(node, content=False)
             return
         changed = (
             doubtful
             or old is None
             or (old.size, old.mtime_ns, old.sha256) != (attr.size, attr.mtime_ns, attr.sha256)
         )
+        # What a doubtful one turns out to be may be what our own change has made of it.
+        news = not doubtful or (node.size, node.mtime_ns) != (attr.size, attr.mtime_ns)
         node.show(attr)
         node.xattrs = None
         if changed:
             node.content = None
         self.kernel.inode(node, content=changed)
+        if news:
+            self.watchers.changed(node, content=changed)
 
     def remote_name(
         self, directory: Directory, name: bytes, attr: Attributes | None, event: int
@@ -282,20 +315,27 @@ class Table:
             return False
         self.log.note(source.ino, old, event)
         self.log.note(target.ino, new, event)
+        told = self.watchers.moving(source, old, target, new, node)
         if target.children.get(new) is not None:
-            self.remove_remote(target, new)
+            self.remove_remote(target, new, tell=False)
         del source.children[old]
         node.parent, node.name = target, new
         target.children[new] = node
-        self.kernel.entry(source, old)
-        self.kernel.entry(target, new)
+        if isinstance(node, Directory) and source is not target:
+            source.nlink = max(2, source.nlink - 1) if source.nlink > 1 else source.nlink
+            target.nlink += target.nlink > 1
+        if not told:
+            self.kernel.entry(source, old)
+            self.kernel.entry(target, new)
         self.update(node, attr, event)
         return True
 
-    def remove_remote(self, directory: Directory, name: bytes) -> None:
-        """A name is gone in the box."""
+    def remove_remote(self, directory: Directory, name: bytes, *, tell: bool = True) -> None:
+        """A name is gone in the box. `tell`: and nothing has come in its place."""
+        told = tell and self.watchers.vanishing(directory, name, directory.children[name])
         node = self.detach(directory, name)
-        self.kernel.entry(directory, name)
+        if not told:
+            self.kernel.entry(directory, name)
         if isinstance(node, Directory):
             self._abandon(node)
             directory.nlink = (
@@ -317,14 +357,19 @@ class Table:
                 # What we changed of it is still to meet the box's change: that may be a conflict.
                 self._stash(directory, name, event, attr)
                 return
-            self.remove_remote(directory, name)
+            self.remove_remote(directory, name, tell=_kind(child) != stat.S_IFMT(attr.mode))
         node = self.adopt(attr)
         if node.parent is not None:
             self.update(node, attr, event)
         self.attach(directory, name, node)
         if isinstance(node, Directory) and directory.nlink > 1:
             directory.nlink += 1
+        if child is None or _kind(child) != _kind(node):
+            if not self.watchers.appeared(directory, name, node):
+                self.kernel.entry(directory, name)
+            return
         self.kernel.entry(directory, name)
+        self.watchers.changed(node, content=True)
 
     def _stash(
         self, directory: Directory, name: bytes, event: int, attr: Attributes | None
@@ -380,6 +425,10 @@ class Table:
             elif node.parent is not None:
                 self.rescan(node.parent)
         self.drop_if_unused(node)
+
+
+def _kind(node: Node) -> int:
+    return stat.S_IFMT(node.mode)
 
 
 def _same_object(node: Node, attr: Attributes) -> bool:
