@@ -5,11 +5,13 @@ their real versions; with `kubernetes/go.sum` every build has the same sources. 
 to eight minutes of two cores and 2 GB.
 """
 
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -62,6 +64,18 @@ def build() -> Path:
                 go(source, "build", *flags, "-o", aside / name, package)
             shutil.rmtree(source)
     return directory()
+
+
+def download(module: str, version: str) -> Path:
+    """Where Go has the sources of one module, after fetching them if need be."""
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            answer = go(
+                Path(empty), "mod", "download", "-json", f"{module}@{version}", capture=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise NoModulesError(f"The Go module {module} cannot be had here: {error}") from error
+    return Path(json.loads(answer)["Dir"])
 
 
 def fetch(source: Path) -> None:

@@ -375,7 +375,8 @@ class Cluster:
             "imageGCHighThresholdPercent": 100,
             "podLogsDir": str(self.directory / "pod-logs"),
             "volumePluginDir": str(self.directory / "volume-plugins"),
-            "registryPullQPS": 0,
+            # With it and without cgroupsPerQOS, kubelet 1.34 panics at a pod that has limits.
+            "featureGates": {"InPlacePodVerticalScaling": False},
         }
         path = self.directory / "kubelet.json"
         path.write_text(json.dumps(config))

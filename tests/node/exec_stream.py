@@ -238,10 +238,15 @@ class ExecStream:
             select.select([self.socket], writers, [], min(remaining, 0.2))
 
     def _write(self) -> None:
-        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        try:
             while self._unsent:
                 sent = self.socket.send(self._unsent)
                 self._unsent = self._unsent[sent:]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError:
+            self._unsent = b""
+            self._is_at_end = True
 
     def _read(self) -> None:
         try:
