@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -18,12 +19,13 @@ import msgspec
 import trio
 
 from devboxfs.core import records
-from devboxfs.core.deferral import Blocked
+from devboxfs.core.deferral import Blocked, stuck
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.plan import Left
 from devboxfs.core.records import LinkRecord
 from devboxfs.writeback import faults
+from devboxfs.writeback.conflict_log import ConflictLog
 from devboxfs.writeback.conflicts import ConflictStore
 from devboxfs.writeback.ledger import InFlight, Ledger, Result
 from devboxfs.writeback.limits import Limits
@@ -70,7 +72,9 @@ class Flusher:
         store: ConflictStore,
         limits: Limits,
         monotonic: Callable[[], float],
+        log: ConflictLog | None = None,
     ) -> None:
+        self._conflict_log = log
         self.ledger = ledger
         self.conflicts: list[ConflictReport] = []
         self.last_error: str | None = None
@@ -137,6 +141,34 @@ class Flusher:
             self._pause_until = 0.0
         self.ledger.try_again()
         self._wake.set()
+
+    def discard(self, paths: Collection[bytes]) -> int:
+        """See WriteBack.discard()."""
+        ledger = self.ledger
+        held = ledger.held_numbers()
+        roots = {op.seq for op in ledger.waiting if op.seq in held and op.path in paths}
+        doomed = stuck(ledger.waiting, roots) if paths else None
+        lost = [
+            op
+            for op in ledger.waiting
+            if op.seq in held and (doomed is None or op.seq in roots or doomed.meets(op))
+        ]
+        if not lost:
+            return 0
+        settled = Settled([op.seq for op in lost], {}, {})
+        left: dict[int, Left] = {}
+        for op in lost:
+            settled.errors[op.oid] = errno.ECANCELED
+            if op.kind is Kind.CREATE:
+                left[op.oid] = Left(lost=True)
+            _log.warning("change given up as asked: %s of %r", op.kind.name, op.path)
+        ledger.settle_waiting(settled.seqs, left)
+        self.settled_count += len(lost)
+        if self.listener is not None:
+            self.listener.settled(settled)
+        self._give_signal()
+        self._wake.set()
+        return len(lost)
 
     def withdraw(self, request: SyncRequest) -> None:
         """Nobody waits for it any more."""
@@ -415,6 +447,30 @@ class Flusher:
                 )
             else:
                 decision.settled.errors[keep.oid] = keep.errno
+                self._write_down(keep.path, None, path, keep.errno, kind="refused")
+
+    def _write_down(
+        self,
+        path: bytes,
+        kept_as: bytes | None,
+        stored_at: str | None,
+        number: int,
+        *,
+        kind: str = "conflict",
+    ) -> None:
+        if self._conflict_log is None:
+            return
+        try:
+            self._conflict_log.add(
+                path,
+                kept_as=kept_as,
+                stored_at=stored_at,
+                errno=number,
+                time_ns=time.time_ns(),
+                kind=kind,
+            )
+        except OSError as error:
+            _log.error("a conflict cannot be written down: %s", error)
 
     async def _store_one(self, keep: Keep) -> str:
         def write() -> str:
@@ -445,6 +501,7 @@ class Flusher:
             _log.warning(
                 "conflict at %r, ours is %r", report.path, report.kept_as or report.stored_at
             )
+            self._write_down(report.path, report.kept_as, report.stored_at, report.errno)
         self.conflicts = (self.conflicts + settled.conflicts)[-_CONFLICTS_KEPT:]
         for oid, number in settled.errors.items():
             self.last_error = f"box refused a change (object {oid}): errno {number}"

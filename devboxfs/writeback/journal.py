@@ -122,6 +122,7 @@ class Journal:
         self._unsynced: list[int] = []
         self._names_dirty = False
         self._broken = False
+        self._only_looking = False
 
     # -- opening and closing
 
@@ -173,6 +174,16 @@ class Journal:
             os.close(owner)
             raise
         return journal, found
+
+    @classmethod
+    def look(cls, path: Path) -> tuple[Journal, list[Operation | Control]]:
+        """Read a journal without taking it over or changing anything; raises as adopt() does."""
+        try:
+            journal = cls(path, -1, _read_meta(path), Limits())
+            journal._only_looking = True
+            return journal, list(journal._read())
+        except ValueError as exc:
+            raise RecordError(f"journal cannot be read: {exc}") from exc
 
     def close(self, *, remove: bool = False) -> None:
         """Make everything durable and release the lock; or remove the journal."""
@@ -483,7 +494,8 @@ class Journal:
                     self._keep_damaged(number, numbers[index:])
                 else:
                     # It was being made when its maker died: there was nothing in it.
-                    path.unlink()
+                    if not self._only_looking:
+                        path.unlink()
                 break
             if header.format != records.FORMAT:
                 raise RecordError(f"segment format {header.format} is not known")
@@ -554,6 +566,9 @@ class Journal:
 
     def _keep_damaged(self, number: int, later: list[int]) -> None:
         """Set aside what cannot be read. What precedes it is replayed."""
+        if self._only_looking:
+            self.damage = f"segment {number} is damaged; what precedes it can be read"
+            return
         kept = self._kept
         if kept is None:
             kept = self._kept = self.path.parent / f"damaged-{secrets.token_hex(8)}"

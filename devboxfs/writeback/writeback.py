@@ -19,6 +19,7 @@ import trio
 from devboxfs.core.deferral import stuck
 from devboxfs.core.ops import Operation, Source
 from devboxfs.core.records import RecordError
+from devboxfs.writeback.conflict_log import ConflictLog
 from devboxfs.writeback.conflicts import ConflictStore
 from devboxfs.writeback.flusher import Flusher
 from devboxfs.writeback.journal import Control, Journal, JournalInUseError, find_journals
@@ -111,9 +112,12 @@ class WriteBack:
         self._limits = limits
         self._ledger = Ledger(journal, limits, monotonic)
         self._ledger.restore(found)
-        self._flusher = Flusher(
-            self._ledger, ConflictStore(directory / "conflicts"), limits, monotonic
-        )
+        self._directory = directory
+        self._monotonic = monotonic
+        self.set_aside: list[tuple[Path, int]] = []
+        """Journals that the box does not take (errno): they stay, and are tried at the next mount,
+        or when somebody asks for it."""
+        self._flusher = self._new_flusher()
         # A journal that was in use may be known to the box.
         self._flusher.detached = not found
         if journal.damage is not None:
@@ -122,6 +126,26 @@ class WriteBack:
         """Of mounts that died besides; recover() brings them to the box and finishes them."""
         self._unsynced = trio.Event()
         self._closed = False
+
+    def _new_flusher(self) -> Flusher:
+        directory = self._directory
+        return Flusher(
+            self._ledger,
+            ConflictStore(directory / "conflicts"),
+            self._limits,
+            self._monotonic,
+            ConflictLog(directory),
+        )
+
+    @property
+    def conflict_log(self) -> ConflictLog:
+        """The conflicts of this box that nobody has resolved."""
+        return ConflictLog(self._directory)
+
+    @property
+    def path(self) -> Path:
+        """The journal's directory."""
+        return self._journal.path
 
     @property
     def has_backlog(self) -> bool:
@@ -275,61 +299,112 @@ class WriteBack:
         """Make durable on this machine what was accepted; raises OSError."""
         await trio.to_thread.run_sync(self._journal.sync, self._journal.sync_plan())
 
-    async def drain(self, progress: Callable[[int, int], None] | None = None) -> None:
+    async def drain(self, progress: Callable[[int, int], None] | None = None) -> bool:
         """Return when nothing is pending and the box has all of it on stable storage.
 
-        The box has forgotten the journal then.
+        The box has forgotten the journal then. False: what is left waits for something that the box
+        refuses.
 
         `progress(settled, total)` is called as operations settle. For unmount; needs run().
         """
         flusher, ledger = self._flusher, self._ledger
         start = flusher.settled_count
         flusher.hurry = flusher.draining = True
+        ledger.try_again()
         flusher.nudge()
         try:
             while ledger.pending or not flusher.detached:
+                if ledger.stuck:
+                    return False
                 await flusher.wait_progress()
                 if progress is not None:
                     done = flusher.settled_count - start
                     progress(done, done + ledger.unsettled)
         finally:
             flusher.hurry = flusher.draining = False
+        return True
 
     async def recover(self, link: Link) -> list[ConflictReport]:
         """Bring everything that the journal holds to the box; returns what became a conflict.
 
-        Before run() and before the first request is served. Waits for the link. Raises OSError with
-        the box's errno when the box refuses changes for want of space or because it is read-only;
-        everything stays in the journal then.
+        Before run() and before the first request is served. Waits for the link. A journal that the
+        box does not take (no space, no permission) stays as it is, `set_aside` names it, and a new
+        one takes its place.
         """
         listener = _Collector()
-        for other in list(self._others):
-            await other.flush_with(link, listener, drain=True)
-            other.close()
-            self._others.remove(other)
+        await self._bring_in(link, listener)
         # Those that were on their way to their conflict names may not have been reported.
         listener.conflicts += [
             ConflictReport(to.oid, to.old, to.errno, to.remote, to.new)
             for to in self._ledger.relocated.values()
         ]
         if self._ledger.pending:
-            await self.flush_with(link, listener, drain=False)
+            try:
+                await self.flush_with(link, listener, drain=False)
+            except OSError as error:
+                self._begin_anew(error.errno or errno.EIO)
         return listener.conflicts
+
+    async def recover_others(self, link: Link) -> list[ConflictReport]:
+        """As recover(), for the journals of mounts that died, beside a mount that lives.
+
+        `link` is one of its own, so that the changes are told to the mount as anybody's are.
+        """
+        self.set_aside.clear()
+        for path in find_journals(self._directory):
+            if path == self._journal.path:
+                continue
+            try:
+                adopted = Journal.adopt(path, self._limits)
+            except (JournalInUseError, RecordError):
+                continue
+            self._others.append(WriteBack(*adopted, self._directory, self._limits, self._monotonic))
+        listener = _Collector()
+        await self._bring_in(link, listener)
+        return listener.conflicts
+
+    async def _bring_in(self, link: Link, listener: _Collector) -> None:
+        for other in list(self._others):
+            try:
+                await other.flush_with(link, listener, drain=True)
+            except OSError as error:
+                self.set_aside.append((other.path, error.errno or errno.EIO))
+            finally:
+                other.close()
+                self._others.remove(other)
+
+    def _begin_anew(self, number: int) -> None:
+        old = self._journal
+        meta = old.meta
+        new = Journal.create(
+            self._directory,
+            box_uid=str(meta["box_uid"]),
+            box_name=str(meta["box_name"]),
+            limits=self._limits,
+        )
+        new.next_oid = old.next_oid
+        conflicts = self._flusher.conflicts
+        old.close()
+        self.set_aside.append((old.path, number))
+        self._journal = new
+        self._ledger = Ledger(new, self._limits, self._monotonic)
+        self._flusher = self._new_flusher()
+        self._flusher.conflicts = conflicts
 
     async def flush_with(self, link: Link, listener: Listener, *, drain: bool) -> None:
         """Run until nothing is pending; `drain`: and the box has forgotten the journal.
 
-        Raises OSError as recover() does.
+        Raises OSError with the box's errno when it refuses changes; they stay in the journal then.
         """
-        flusher = self._flusher
+        flusher, ledger = self._flusher, self._ledger
         flusher.hurry = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(flusher.run, link, listener)
-                if drain:
-                    await self.drain()
-                while self._ledger.pending and flusher.trouble is None:
+                while ledger.pending and flusher.trouble is None and not ledger.stuck:
                     await flusher.wait_progress()
+                if drain and flusher.trouble is None and not ledger.stuck:
+                    await self.drain()
                 nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
             if len(group.exceptions) == 1:
@@ -337,10 +412,21 @@ class WriteBack:
             raise
         finally:
             flusher.hurry = False
+        number = 0
         if flusher.trouble is not None:
             number = flusher.trouble.errno
             flusher.trouble = None
+        elif ledger.stuck:
+            number = next(iter(ledger.held_numbers().values()))
+        if number:
             raise OSError(number, os.strerror(number))
+
+    def discard(self, paths: Collection[bytes]) -> int:
+        """Give up changes of objects at these paths that the box refuses, and what needs them.
+
+        No paths: all that waits for something that is refused. Returns how many operations.
+        """
+        return self._flusher.discard(paths)
 
     async def run(
         self,
