@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from sealos_devbox.errors import file_error
 from sealos_devbox.types import Attributes
 
-__all__ = ["BoxPath", "Resolution", "box_path", "parent", "path_text", "prefixes", "resolve"]
+__all__ = [
+    "BoxPath",
+    "Resolution",
+    "box_path",
+    "names_alias",
+    "parent",
+    "path_text",
+    "prefixes",
+    "resolve",
+]
 
 BoxPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """A path in a box: relative to the workspace, or absolute."""
@@ -41,19 +50,24 @@ def path_text(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape") if path else "."
 
 
-def box_path(path: BoxPath, root: bytes) -> bytes:
+def box_path(path: BoxPath, root: bytes, *, alias: bool = True) -> bytes:
     """Return the path on the wire for one that a caller wrote; `root` is the workspace's own path.
 
     ``.`` and doubled or trailing slashes mean nothing; ``..`` is taken away together with the
-    component before it, without regard to symbolic links. Raises ValueError when the path is
-    empty, holds a NUL, or leads out of the workspace.
+    component before it, without regard to symbolic links. `alias`: whether ``/workspace`` means the
+    workspace. Raises ValueError when the path is empty, holds a NUL, or leads out of the workspace.
     """
     given = path_bytes(path)
     if not given:
         raise ValueError("a path in a box cannot be empty; the workspace itself is '.'")
     if b"\0" in given:
         raise ValueError(f"a path cannot contain a NUL: {os.fspath(path)!r}")
-    relative = _below_root(given, root)
+    relative = _below_root(given, root, alias)
+    if relative is None and not alias and _below(given, WORKSPACE_ALIAS) is not None:
+        raise ValueError(
+            f"{os.fspath(path)!r} is outside of the workspace: the box has a directory /workspace "
+            f"of its own, and its workspace is {path_text(root)!r}"
+        )
     if relative is None:
         raise ValueError(
             f"{os.fspath(path)!r} is outside of the workspace: write it relative to the workspace, "
@@ -151,8 +165,14 @@ def _below(path: bytes, directory: bytes) -> bytes | None:
     return path[len(directory) + 1 :] if path.startswith(directory + b"/") else None
 
 
-def _below_root(given: bytes, root: bytes) -> bytes | None:
+def names_alias(path: BoxPath, root: bytes) -> bool:
+    """Whether a path is written below ``/workspace``, and that is not where the workspace is."""
+    given = path_bytes(path)
+    return _below(given, WORKSPACE_ALIAS) is not None and _below(given, root) is None
+
+
+def _below_root(given: bytes, root: bytes, alias: bool) -> bytes | None:
     if not given.startswith(b"/"):
         return given
     relative = _below(given, root)
-    return relative if relative is not None else _below(given, WORKSPACE_ALIAS)
+    return relative if relative is not None or not alias else _below(given, WORKSPACE_ALIAS)

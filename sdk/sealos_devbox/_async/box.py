@@ -395,4 +395,6 @@ class AsyncBox:
         ) -> AbstractAsyncContextManager[FileTransport]:
             return self._service.open_transport(self._record, on_end)
 
-        return Connection(self._host, open_transport)
+        # The root directory of an embedded box is this machine's: what is there is not the box's.
+        alias = True if self._record.directory is not None else None
+        return Connection(self._host, open_transport, alias=alias)

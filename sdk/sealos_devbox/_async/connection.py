@@ -18,7 +18,8 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from sealos_devbox._transport.base import FileTransport
-from sealos_devbox.errors import DevboxError, TransportError
+from sealos_devbox.errors import BoxFileError, CapabilityError, DevboxError, TransportError
+from sealos_devbox.paths import BoxPath, box_path, names_alias
 
 __all__ = ["Connection", "Link", "TaskHost"]
 
@@ -94,11 +95,32 @@ class TaskHost:
 class Link:
     """A transport with what is known of its far end."""
 
-    def __init__(self, transport: FileTransport) -> None:
+    def __init__(self, transport: FileTransport, *, alias: bool | None = None) -> None:
         self.transport = transport
+        self._alias = alias
         self.root = transport.peer.root
         offset = transport.peer.clock_ns - time.time_ns()
         self._clock_offset_ns = offset if abs(offset) > _SAME_CLOCK_NS else 0
+
+    async def wire(self, path: BoxPath) -> bytes:
+        """Return the path on the wire for one that a caller wrote; raises ValueError.
+
+        One round trip, once, for a path below ``/workspace``: whether that means the workspace
+        depends on what the box has there.
+        """
+        if self._alias is None and names_alias(path, self.root):
+            self._alias = not await self._has_other_workspace()
+        return box_path(path, self.root, alias=self._alias is not False)
+
+    async def _has_other_workspace(self) -> bool:
+        command = [b"sh", b"-c", b"[ -d /workspace ] && ! [ /workspace -ef . ]"]
+        try:
+            async with self.transport.exec(command) as stream:
+                while await stream.receive() is not None:
+                    pass
+                return stream.status[0] == 0
+        except (BoxFileError, CapabilityError):
+            return False  # it has no shell, or this way runs no commands
 
     def now_ns(self) -> int:
         """Return the box's time, for the mtime of what is written into it."""
@@ -128,9 +150,13 @@ class Connection:
         self,
         host: TaskHost,
         open_transport: OpenTransport,
+        *,
+        alias: bool | None = None,
     ) -> None:
+        """Make it; `alias`: whether ``/workspace`` means the workspace, None for asking the box."""
         self._host = host
         self._open_transport = open_transport
+        self._alias = alias
         self._connecting = anyio.Lock()
         self._current: _Served | None = None
         self._closing: _Served | None = None
@@ -187,7 +213,7 @@ class Connection:
         try:
             # A link that dies while nobody uses it is left at once, and the next call gets another.
             async with self._open_transport(lambda: self._discard(served)) as transport:
-                served.link = Link(transport)
+                served.link = Link(transport, alias=self._alias)
                 task_status.started()
                 await served.stop.wait()
         except DevboxError as error:

@@ -30,7 +30,7 @@ from sealos_devbox._async.writing import (
 )
 from sealos_devbox.batch import ABSENT, ANY, Batch, is_version
 from sealos_devbox.errors import BoxFileError, file_error
-from sealos_devbox.paths import BoxPath, box_path, parent
+from sealos_devbox.paths import BoxPath, parent
 from sealos_devbox.types import Attributes, Outcome, Version
 
 __all__ = ["AsyncFiles"]
@@ -40,9 +40,9 @@ class AsyncFiles:
     """Files in a box's workspace.
 
     A path is relative to the workspace, or absolute: below the workspace's own path in the box, or
-    below ``/workspace``, which means the workspace of any box. ValueError is raised for one that
-    leads out of it. Symbolic links are followed, beneath the workspace only. Names that are not
-    UTF-8 are str with surrogate escapes.
+    below ``/workspace``, which means the workspace of any box that has no such directory itself.
+    ValueError is raised for one that leads out of it. Symbolic links are followed, beneath the
+    workspace only. Names that are not UTF-8 are str with surrogate escapes.
 
     What the box refuses is raised as BoxFileError, which is also the OSError that a local file
     would have given, with errno and filename; what breaks on the way as TransportError. A call
@@ -73,7 +73,7 @@ class AsyncFiles:
         if offset < 0 or (length is not None and length < 0):
             raise ValueError("offset and length cannot be negative")
         async with self._operation("Reading the file", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             try:
                 return await read_all(
                     link,
@@ -136,7 +136,7 @@ class AsyncFiles:
             parents=parents,
         )
         async with self._operation("Writing the file", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             found, attr = await run_while_advancing(
                 lambda: write_whole(link, wire, write), progress, idle_timeout, "Writing the file"
             )
@@ -147,7 +147,7 @@ class AsyncFiles:
     ) -> list[FileInfo]:
         """Return what a directory holds, by name, links themselves. One round trip."""
         async with self._operation("Listing the directory", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             _, _, entries = await link.transport.list(wire, follow=True)
         below = wire + b"/" if wire else b""
         return [file_info(below + name, attr) for name, attr in sorted(entries)]
@@ -168,7 +168,7 @@ class AsyncFiles:
         `exist_ok` anything at all, raises BoxFileExistsError.
         """
         async with self._operation("Making the directory", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             if not wire:
                 if exist_ok:
                     return
@@ -206,7 +206,7 @@ class AsyncFiles:
                 batch.rmdir(1, paths[0], ANY)
 
         async with self._operation("Removing the directory", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             if not wire:
                 raise file_error(errno.EBUSY, wire)
             _check(await apply_resolving(link, [wire], build), wire)
@@ -230,7 +230,7 @@ class AsyncFiles:
             batch.unlink(1, paths[0], pre)
 
         async with self._operation("Deleting the file", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             outcomes = await apply_resolving(link, [wire], build)
             if missing_ok and outcomes[0].errno == errno.ENOENT:
                 return
@@ -254,7 +254,7 @@ class AsyncFiles:
     ) -> FileInfo:
         """Return what an object is; of a link itself without `follow_symlinks`. One round trip."""
         async with self._operation("Looking at the file", timeout, path) as link:
-            wire = box_path(path, link.root)
+            wire = await link.wire(path)
             attr: Attributes | None
             if follow_symlinks:
                 _, attr = await link.transport.stat(wire, follow=True)
@@ -327,7 +327,7 @@ class AsyncFiles:
         pairs: Iterable[tuple[Source, BoxPath]]
         pairs = files.items() if isinstance(files, Mapping) else files
         async with self._operation("The upload", timeout) as link:
-            wanted = [(source, box_path(path, link.root)) for source, path in pairs]
+            wanted = [(source, await link.wire(path)) for source, path in pairs]
             results = await transfer.upload(
                 link,
                 wanted,
@@ -360,7 +360,7 @@ class AsyncFiles:
         async with self._operation("The download", timeout) as link:
             results = await transfer.download(
                 link,
-                [box_path(path, link.root) for path in paths],
+                [await link.wire(path) for path in paths],
                 local_dir,
                 preserve_mtime=preserve_mtime,
                 idle_timeout=idle_timeout,
@@ -399,7 +399,7 @@ class AsyncFiles:
     ) -> None:
         with deadline(timeout, what), _named(source, destination):
             async with self._connection.use() as link:
-                paths = [box_path(source, link.root), box_path(destination, link.root)]
+                paths = [await link.wire(source), await link.wire(destination)]
                 if not all(paths):
                     raise file_error(errno.EBUSY, b"")
                 _check(await apply_resolving(link, paths, build), paths[0])

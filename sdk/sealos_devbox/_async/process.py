@@ -21,7 +21,7 @@ from sealos_devbox.errors import (
     CommandNotFoundError,
     CommandTimeoutError,
 )
-from sealos_devbox.paths import BoxPath, box_path
+from sealos_devbox.paths import BoxPath
 from sealos_devbox.results import CommandResult
 
 __all__ = ["AsyncProcess", "Command", "run_command"]
@@ -109,7 +109,7 @@ class AsyncProcess:
             self._link = link = await self._connection.link()
         stream = link.transport.exec(
             self._argv,
-            cwd=None if self._cwd is None else box_path(self._cwd, link.root),
+            cwd=None if self._cwd is None else await link.wire(self._cwd),
             env=self._env,
             pty=None if self._terminal is None else (*self._terminal, "xterm-256color"),
         )
@@ -136,7 +136,7 @@ class AsyncProcess:
         """Say what ENOENT meant: the program, or the directory to start it in."""
         if self._cwd is not None and self._link is not None:
             try:
-                await self._link.transport.stat(box_path(self._cwd, self._link.root), follow=True)
+                await self._link.transport.stat(await self._link.wire(self._cwd), follow=True)
             except BoxFileError as missing:
                 missing.filename = os.fspath(self._cwd)
                 return missing

@@ -12,7 +12,7 @@ from sealos_devbox._async.deadline import deadline
 from sealos_devbox._async.values import WatchEvent, WatchKind, file_info
 from sealos_devbox._async.writing import resolve_paths
 from sealos_devbox._transport.base import RecordStream
-from sealos_devbox.paths import BoxPath, box_path, path_text
+from sealos_devbox.paths import BoxPath, path_text
 from sealos_devbox.types import Event
 
 __all__ = ["AsyncWatch", "watch_events"]
@@ -89,7 +89,7 @@ class AsyncWatch:
         try:
             with deadline(self._timeout, "Beginning to watch"):
                 link = await self._connection.link()
-                path = box_path(self._path, link.root)
+                path = await link.wire(self._path)
                 if path:
                     (path,) = await resolve_paths(link, [path], final=True)
                 self._below = path

@@ -22,8 +22,8 @@ class Files:
     """Files in a box's workspace.
 
     A path is relative to the workspace, or absolute: below the workspace's own path in the box, or
-    below ``/workspace``, which means the workspace of any box. ValueError is raised for one that
-    leads out of it. Symbolic links are followed, beneath the workspace only. Names that are not
+    below ``/workspace``, which means the workspace of any box that has no such directory itself.
+    ValueError is raised for one that leads out of it. Symbolic links are followed, beneath the workspace only. Names that are not
     UTF-8 are str with surrogate escapes.
 
     What the box refuses is raised as BoxFileError, which is also the OSError that a local file
