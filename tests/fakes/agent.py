@@ -41,6 +41,7 @@ class FakeAgent:
     """Numbers of writes (from 0) that are done and answered with a gateway's 502."""
     refuse_writes: int = 0
     """Status that every write is answered with."""
+    workspace: Path = Path("/")
     cut: threading.Event = field(default_factory=threading.Event)
     """Set: streams end in the middle."""
 
@@ -95,7 +96,7 @@ class FakeAgent:
             done = await anyio.run_process(
                 [body["command"], *body["args"]],
                 stdin=DEVNULL,
-                cwd=body["cwd"],
+                cwd=self.workspace / body["cwd"],
                 env=body.get("env"),
                 check=False,
             )

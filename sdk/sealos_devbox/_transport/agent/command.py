@@ -38,14 +38,17 @@ _SCRIPT: Final = """cd -- "$1" || exit 120
 f=$2
 shift 2
 command -v "$1" >/dev/null 2>&1 || exit 127
+# Each line is an event of its own.
+w=
+printf x | base64 -w 32000 >/dev/null 2>&1 && w='-w 32000'
 exec 8>&2
 {
     {
         setsid sh -c 'echo "P$$" >&8; exec "$@" 8>&-' sh "$@" </dev/null 2>&7 7>&-
         echo $? >"$f"
-    } 7>&1 1>&6 6>&- 2>/dev/null | base64 >&8
-} 6>&1 | base64
-printf 'X%s\\n' "$(cat "$f")"
+    } 7>&1 1>&6 6>&- 2>/dev/null | base64 $w >&8
+} 6>&1 | base64 $w
+printf '\\nX%s\\n' "$(cat "$f")"
 rm -f "$f"
 """
 
@@ -109,6 +112,8 @@ class AgentCommand:
 
     def _piece(self, name: str, value: dict[str, Any]) -> tuple[int, bytes] | None:
         line = str(value.get("output", "")).strip()
+        if name in ("stdout", "stderr") and not line:
+            return None
         if name == "stderr" and self._group is None:
             if not line.startswith("P") or not line[1:].isdigit():
                 raise TransportError(f"the agent's shell said: {line[:300]}")
