@@ -96,7 +96,8 @@ class TestThroughTheAgent(ShellContract):
     async def test_signals_and_status(self, transport):
         async with transport.exec([b"sh", b"-c", b"kill -TERM $$"]) as command:
             with anyio.fail_after(20):
-                assert await command.receive() is None
+                while await command.receive() is not None:
+                    pass  # the shell may have a word for it
             assert command.status == (None, signal.SIGTERM)
 
     async def test_leaving_kills_the_command(self, transport, root):
