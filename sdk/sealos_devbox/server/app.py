@@ -28,12 +28,14 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from sealos_devbox.server.agent.routes import AgentApp
+from sealos_devbox.server.admin import admin_routes
+from sealos_devbox.server.agent.routes import AGENT_ROUTES, AgentApp
 from sealos_devbox.server.cluster.routes import cluster_routes, unknown
 from sealos_devbox.server.control import flat, v1, v2alpha
 from sealos_devbox.server.control.envelope import envelope_endpoint
 from sealos_devbox.server.engine import Engine
 from sealos_devbox.server.faults import FaultMiddleware, Faults
+from sealos_devbox.server.openapi import agent_document, control_document
 from sealos_devbox.server.operations import Operation
 from sealos_devbox.server.settings import EngineSettings
 
@@ -63,7 +65,7 @@ def create_app(settings: EngineSettings, *, engine: Engine | None = None) -> Sta
             yield
             tasks.cancel_scope.cancel()
 
-    dispatch = _Dispatch(engine)
+    dispatch = _Dispatch(engine, faults)
     app = Starlette(routes=[Mount("/", FaultMiddleware(dispatch, faults))], lifespan=lifespan)
     app.state.engine = engine
     app.state.faults = faults
@@ -94,8 +96,14 @@ async def _sample(engine: Engine) -> None:
 class _Dispatch:
     """Finds out which part of the service a request is for."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._control = Router(control_routes(engine), default=_no_page)
+    def __init__(self, engine: Engine, faults: Faults) -> None:
+        enveloped, bare = control_operations(engine)
+        documents = {
+            "/openapi.json": control_document("Devbox control plane", [*enveloped, *bare]),
+            "/openapi-agent.json": agent_document(AGENT_ROUTES),
+        }
+        routes = [*admin_routes(engine, faults, documents), *control_routes(engine)]
+        self._control = Router(routes, default=_no_page, redirect_slashes=False)
         self._cluster = Router(cluster_routes(engine), default=unknown, redirect_slashes=False)
         self._agents = AgentApp(engine)
 

@@ -30,7 +30,7 @@ from sealos_devbox.server.credentials import kept_token
 from sealos_devbox.server.metrics import Metrics
 from sealos_devbox.server.processes import Processes, box_environment
 from sealos_devbox.server.record import BoxRecord, EnvVar, State
-from sealos_devbox.server.refusals import already_exists, forbidden_change, not_found
+from sealos_devbox.server.refusals import Refusal, already_exists, forbidden_change, not_found
 from sealos_devbox.server.settings import EngineSettings
 from sealos_devbox.server.store import BoxExistsError, BoxStore, StoredBox
 from sealos_devbox.server.templates import Templates
@@ -103,8 +103,8 @@ class Engine:
                 found.append(self.box(stored.name))
             except DevboxError as error:
                 _log.warning("left out of the list of boxes: %s", error)
-            except Exception as error:
-                if getattr(error, "status", None) != 404:
+            except Refusal as refusal:
+                if refusal.status != 404:  # deleted since
                     raise
         return found
 

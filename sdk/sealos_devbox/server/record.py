@@ -120,6 +120,11 @@ class BoxRecord(msgspec.Struct):
     labels: dict[str, str] = {}
 
 
+# Made here, while one thread imports: msgspec crashes when two threads use a type for the first time
+# at once (0.22, `decode(..., type=T)`).
+_DECODER = msgspec.json.Decoder(BoxRecord)
+
+
 def new_record(
     name: str, *, runtime: str, template_uid: str, image: str, cpu_millis: int, memory_mib: int
 ) -> BoxRecord:
@@ -146,7 +151,7 @@ def load(path: Path) -> BoxRecord | None:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return msgspec.json.decode(raw, type=BoxRecord)
+    return _DECODER.decode(raw)
 
 
 def save(path: Path, record: BoxRecord) -> None:

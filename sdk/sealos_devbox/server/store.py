@@ -47,6 +47,11 @@ class _Description(msgspec.Struct, frozen=True):
     created: datetime
 
 
+# Made here, while one thread imports: msgspec crashes when two threads use a type for the first time
+# at once (0.22, `decode(..., type=T)`).
+_DECODER = msgspec.json.Decoder(_Description)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredBox:
     """One box of the store."""
@@ -108,7 +113,7 @@ class BoxStore:
         if raw is None:
             raise BoxNotFoundError(f"There is no box {name!r}.", hint=self._suggestion(name))
         try:
-            description = msgspec.json.decode(raw, type=_Description)
+            description = _DECODER.decode(raw)
         except msgspec.DecodeError as error:
             raise DevboxError(
                 f"The box {name!r} is damaged: {path}: {error}", hint=_damage_hint(path)

@@ -31,6 +31,7 @@ from sealos_devbox.server.agent.subscriptions import serve_logs
 from sealos_devbox.server.agent.workspace import Workspace
 from sealos_devbox.server.credentials import matches
 from sealos_devbox.server.engine import Box, Engine
+from sealos_devbox.server.operations import Parameter
 
 __all__ = ["AGENT_ROUTES", "AgentApp"]
 
@@ -297,39 +298,75 @@ async def ready(visit: Visit) -> Response:
     return success({"readinessStatus": "ready" if there else "not_ready", "workspace": there})
 
 
-_PROCESS, _SESSION = "/api/v1/process", "/api/v1/sessions"
-AGENT_ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/health", health),
-    ("GET", "/health/ready", ready),
-    ("GET", "/api/v1/files/list", list_files),
-    ("GET", "/api/v1/files/read", read_file),
-    ("GET", "/api/v1/files/download", read_file),
-    ("POST", "/api/v1/files/write", write_file),
-    ("POST", "/api/v1/files/batch-upload", batch_upload),
-    ("POST", "/api/v1/files/batch-download", batch_download),
-    ("POST", "/api/v1/files/delete", _simple(files.delete, files.DeleteForm)),
-    ("POST", "/api/v1/files/move", _simple(files.move, files.MoveForm)),
-    ("POST", "/api/v1/files/rename", _simple(files.rename, files.RenameForm)),
-    ("POST", "/api/v1/files/chmod", _simple(files.change_mode, files.ChmodForm)),
-    ("POST", "/api/v1/files/search", _simple(search.search, search.SearchForm)),
-    ("POST", "/api/v1/files/find", _simple(search.find, search.FindForm, limited=True)),
-    ("POST", "/api/v1/files/replace", _simple(search.replace, search.ReplaceForm, limited=True)),
-    ("POST", f"{_PROCESS}/exec", exec_background),
-    ("POST", f"{_PROCESS}/exec-sync", exec_sync),
-    ("POST", f"{_PROCESS}/sync-stream", sync_stream),
-    ("GET", f"{_PROCESS}/list", list_processes),
-    ("GET", f"{_PROCESS}/{{id}}/status", process_status),
-    ("POST", f"{_PROCESS}/{{id}}/kill", kill_process),
-    ("GET", f"{_PROCESS}/{{id}}/logs", process_logs),
-    ("POST", f"{_SESSION}/create", create_session),
-    ("GET", _SESSION, list_sessions),
-    ("GET", f"{_SESSION}/{{id}}", show_session),
-    ("POST", f"{_SESSION}/{{id}}/exec", session_exec),
-    ("POST", f"{_SESSION}/{{id}}/env", session_env),
-    ("POST", f"{_SESSION}/{{id}}/cd", session_cd),
-    ("POST", f"{_SESSION}/{{id}}/terminate", session_terminate),
-    ("GET", f"{_SESSION}/{{id}}/logs", session_logs),
-    ("GET", "/api/v1/ports", list_ports),
+@dataclass(frozen=True, slots=True)
+class AgentRoute:
+    """One method of one route of the agent."""
+
+    method: str
+    path: str
+    handler: Handler
+    body: Any = None
+    """The type of its JSON body; None when it has none."""
+    parameters: tuple[Parameter, ...] = ()
+    media: str = "application/json"
+    """Of a success; failures are JSON always."""
+
+
+_UNSIGNED = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
+_PATH = Parameter("path", {"type": "string"}, required=True)
+_LIST = (
+    Parameter("path", {"type": "string"}),
+    Parameter("showHidden", {"type": "boolean"}),
+    Parameter("limit", _UNSIGNED),
+    Parameter("offset", _UNSIGNED),
+)
+_TAIL = (Parameter("tail", _UNSIGNED),)
+_SIGNAL = (Parameter("signal", {"type": "string"}),)
+_BYTES = "application/octet-stream"
+_FILES, _PROCESS, _SESSION = "/api/v1/files", "/api/v1/process", "/api/v1/sessions"
+
+
+def _form(
+    name: str, function: Callable[..., dict[str, Any]], kind: type[Any], *, limited: bool = False
+) -> AgentRoute:
+    handler = _simple(function, kind, limited=limited)
+    return AgentRoute("POST", f"{_FILES}/{name}", handler, kind)
+
+
+AGENT_ROUTES = (
+    AgentRoute("GET", "/health", health),
+    AgentRoute("GET", "/health/ready", ready),
+    AgentRoute("GET", f"{_FILES}/list", list_files, parameters=_LIST),
+    AgentRoute("GET", f"{_FILES}/read", read_file, parameters=(_PATH,), media=_BYTES),
+    AgentRoute("GET", f"{_FILES}/download", read_file, parameters=(_PATH,), media=_BYTES),
+    AgentRoute("POST", f"{_FILES}/write", write_file, transfers.WriteForm),
+    AgentRoute("POST", f"{_FILES}/batch-upload", batch_upload, "multipart/form-data"),
+    AgentRoute(
+        "POST", f"{_FILES}/batch-download", batch_download, transfers.DownloadForm, media="*/*"
+    ),
+    _form("delete", files.delete, files.DeleteForm),
+    _form("move", files.move, files.MoveForm),
+    _form("rename", files.rename, files.RenameForm),
+    _form("chmod", files.change_mode, files.ChmodForm),
+    _form("search", search.search, search.SearchForm),
+    _form("find", search.find, search.FindForm, limited=True),
+    _form("replace", search.replace, search.ReplaceForm, limited=True),
+    AgentRoute("POST", f"{_PROCESS}/exec", exec_background, ExecForm),
+    AgentRoute("POST", f"{_PROCESS}/exec-sync", exec_sync, ExecForm),
+    AgentRoute("POST", f"{_PROCESS}/sync-stream", sync_stream, ExecForm, media="text/event-stream"),
+    AgentRoute("GET", f"{_PROCESS}/list", list_processes),
+    AgentRoute("GET", f"{_PROCESS}/{{id}}/status", process_status),
+    AgentRoute("POST", f"{_PROCESS}/{{id}}/kill", kill_process, parameters=_SIGNAL),
+    AgentRoute("GET", f"{_PROCESS}/{{id}}/logs", process_logs, parameters=_TAIL),
+    AgentRoute("POST", f"{_SESSION}/create", create_session, sessions.SessionForm),
+    AgentRoute("GET", _SESSION, list_sessions),
+    AgentRoute("GET", f"{_SESSION}/{{id}}", show_session),
+    AgentRoute("POST", f"{_SESSION}/{{id}}/exec", session_exec, sessions.CommandForm),
+    AgentRoute("POST", f"{_SESSION}/{{id}}/env", session_env, sessions.EnvForm),
+    AgentRoute("POST", f"{_SESSION}/{{id}}/cd", session_cd, sessions.CdForm),
+    AgentRoute("POST", f"{_SESSION}/{{id}}/terminate", session_terminate),
+    AgentRoute("GET", f"{_SESSION}/{{id}}/logs", session_logs, parameters=_TAIL),
+    AgentRoute("GET", "/api/v1/ports", list_ports),
 )
 
 
@@ -340,8 +377,8 @@ class AgentApp:
         self._engine = engine
         self._agents: dict[str, _Agent] = {}
         routes: list[Any] = [
-            Route(path, self._endpoint(handler), methods=[method])
-            for method, path, handler in AGENT_ROUTES
+            Route(each.path, self._endpoint(each.handler), methods=[each.method])
+            for each in AGENT_ROUTES
         ]
         routes.append(WebSocketRoute("/ws", self._logs))
         self._router = Router(routes, redirect_slashes=False, default=_nothing)
