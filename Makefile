@@ -7,7 +7,8 @@ GOFMT = $(shell $(GO) env GOROOT)/bin/gofmt
 export GOTOOLCHAIN := local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock generate format check test retest test-fuse coverage bench build demo clean
+.PHONY: help setup lock generate format check test retest test-fuse test-node test-cluster
+.PHONY: coverage bench build demo clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,6 +48,14 @@ retest: setup ## what failed last time
 
 test-fuse: setup ## the tests that mount
 	.venv/bin/pytest -m fuse
+
+test-node: setup ## exec through a real container runtime (as root)
+	.venv/bin/pytest tests/node
+
+# Building says what it is doing, and its failure is told again by pytest, as a reason to skip.
+test-cluster: setup ## a real Kubernetes on this machine, built on first use (as root)
+	-$(PYTHON_IN_VENV) -m tests.cluster build
+	.venv/bin/pytest tests/cluster
 
 # Daemons that tests start as another user write their share too, hence the open directory.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data

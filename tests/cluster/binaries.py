@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -58,12 +59,18 @@ def build() -> Path:
             source.mkdir()
             for name in ("go.mod", "go.sum"):
                 shutil.copy(MODULE / name, source)
+            say(f"fetching the sources of Kubernetes {version()}")
             fetch(source)
             for name, package in PROGRAMS.items():
+                say(f"building {name}; all of it takes 6 to 8 minutes, once")
                 flags = ["-trimpath", "-ldflags", linker_flags()]
                 go(source, "build", *flags, "-o", aside / name, package)
             shutil.rmtree(source)
     return directory()
+
+
+def say(text: str) -> None:
+    print(f"cluster: {text}", file=sys.stderr, flush=True)
 
 
 def download(module: str, version: str) -> Path:

@@ -16,13 +16,18 @@ import yaml
 
 from tests.cluster import binaries
 from tests.cluster.certificates import Authority, signing_key
+from tests.cluster.daemons import (
+    NODE,
+    api_server_arguments,
+    etcd_arguments,
+    kubelet_arguments,
+)
 from tests.cluster.users import USERS, CredentialPlugin, Proof, groups, role_objects
 from tests.node import images
 from tests.node.containerd import RUNTIME, Containerd, install, wait_for
 from tests.node.enclosure import Enclosure, EnclosureError, free_ports
 
 NAMESPACE = "ns-test"
-NODE = "localhost"
 PREFIXES = {"v1": "/api/v1", "rbac": "/apis/rbac.authorization.k8s.io/v1"}
 SERVER_NAME = "api.cluster.internal"
 """A further name in the API server's certificate, for `tls-server-name`."""
@@ -44,36 +49,10 @@ class ApiServer:
         return f"https://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        directory, pki = self._cluster.directory, self._cluster.directory / "pki"
-        flags = {
-            "etcd-servers": f"http://127.0.0.1:{self._cluster.ports['etcd']}",
-            "bind-address": "127.0.0.1",
-            "secure-port": self.port,
-            "advertise-address": "127.0.0.1",
-            "endpoint-reconciler-type": "none",
-            "tls-cert-file": pki / "api.crt",
-            "tls-private-key-file": pki / "api.key",
-            "client-ca-file": pki / "ca.crt",
-            "token-auth-file": directory / "tokens.csv",
-            "authorization-mode": "RBAC",
-            "service-cluster-ip-range": "10.0.0.0/24",
-            "allow-privileged": "true",
-            "service-account-issuer": "https://kubernetes.default.svc",
-            "service-account-signing-key-file": pki / "service-accounts.key",
-            "service-account-key-file": pki / "service-accounts.key",
-            "kubelet-client-certificate": pki / "admin.crt",
-            "kubelet-client-key": pki / "admin.key",
-            "kubelet-preferred-address-types": "Hostname",
-            # Nobody makes the service account `default` that it would ask for.
-            "disable-admission-plugins": "ServiceAccount",
-            "v": 2,
-        }
-        if self.gates:
-            flags["feature-gates"] = ",".join(
-                f"{k}={str(v).lower()}" for k, v in self.gates.items()
-            )
+        arguments = api_server_arguments(
+            self._cluster.directory, self._cluster.ports["etcd"], self.port, self.gates
+        )
         program = binaries.directory() / "kube-apiserver"
-        arguments = [f"--{flag}={value}" for flag, value in flags.items()]
         self._cluster.enclosure.spawn(self.name, [program, *arguments])
         self.wait()
 
@@ -160,14 +139,25 @@ class Cluster:
         """Kill it and start it; return when it knows the pods that it has."""
         self.enclosure.stop("kubelet", signal.SIGKILL)
         self._start_kubelet()
+        self._wait_for_kubelet()
 
-        def uids(path: str) -> set[str]:
-            items = self.http.get(path).raise_for_status().json()["items"] or []
+    def restart_containerd(self) -> None:
+        """Kill it and start it; return when the kubelet has found it. Containers go on."""
+        self.containerd.restart()
+        self._wait_for_kubelet()
+
+    def _wait_for_kubelet(self) -> None:
+        """Return when it knows the pods that it has, and the runtime answers it."""
+        kubelet = f"https://127.0.0.1:{self.ports['kubelet']}"
+
+        def uids(url: str) -> set[str]:
+            items = self.http.get(url).raise_for_status().json()["items"] or []
             return {pod["metadata"]["uid"] for pod in items}
 
         def knows() -> bool:
             with contextlib.suppress(httpx.HTTPError):
-                return uids("/api/v1/pods") <= uids(f"/api/v1/nodes/{NODE}/proxy/pods")
+                uids(f"{kubelet}/runningpods/")
+                return uids("/api/v1/pods") <= uids(f"{kubelet}/pods")
             return False
 
         wait_for(knows, "the kubelet", lambda: self.enclosure.log("kubelet"))
@@ -330,64 +320,12 @@ class Cluster:
         (self.directory / "state.json").write_text(json.dumps(state))
 
     def _start_etcd(self) -> None:
-        client, peer = (f"http://127.0.0.1:{self.ports[key]}" for key in ("etcd", "etcd_peer"))
-        flags = {
-            "data-dir": self.directory / "etcd",
-            "listen-client-urls": client,
-            "advertise-client-urls": client,
-            "listen-peer-urls": peer,
-            "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"default={peer}",
-            "unsafe-no-fsync": "true",
-        }
-        arguments = [f"--{flag}={value}" for flag, value in flags.items()]
+        arguments = etcd_arguments(self.directory, self.ports["etcd"], self.ports["etcd_peer"])
         self.enclosure.spawn("etcd", [binaries.directory() / "etcd", *arguments])
 
     def _start_kubelet(self) -> None:
-        none_needed = "memory.available nodefs.available nodefs.inodesFree imagefs.available "
-        none_needed += "imagefs.inodesFree"
-        config = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "address": "127.0.0.1",
-            "port": self.ports["kubelet"],
-            "readOnlyPort": 0,
-            "healthzPort": 0,
-            "tlsCertFile": str(self.directory / "pki" / "kubelet.crt"),
-            "tlsPrivateKeyFile": str(self.directory / "pki" / "kubelet.key"),
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": False},
-                "x509": {"clientCAFile": str(self.directory / "pki" / "ca.crt")},
-            },
-            "authorization": {"mode": "AlwaysAllow"},
-            "containerRuntimeEndpoint": f"unix://{self.containerd.address}",
-            "cgroupDriver": "cgroupfs",
-            "cgroupsPerQOS": False,
-            "enforceNodeAllocatable": [],
-            "failSwapOn": False,
-            "failCgroupV1": False,
-            "makeIPTablesUtilChains": False,
-            "resolvConf": "",
-            # Without it, pods that ask for ephemeral storage are refused, and boxes ask for it.
-            "localStorageCapacityIsolation": True,
-            "evictionHard": dict.fromkeys(none_needed.split(), "0%"),
-            "imageGCHighThresholdPercent": 100,
-            "podLogsDir": str(self.directory / "pod-logs"),
-            "volumePluginDir": str(self.directory / "volume-plugins"),
-            # With it and without cgroupsPerQOS, kubelet 1.34 panics at a pod that has limits.
-            "featureGates": {"InPlacePodVerticalScaling": False},
-        }
-        path = self.directory / "kubelet.json"
-        path.write_text(json.dumps(config))
-        flags = {
-            "config": path,
-            "kubeconfig": self.kubeconfig("admin", "certificate"),
-            "root-dir": self.directory / "kubelet",
-            "cert-dir": self.directory / "kubelet" / "pki",
-            "hostname-override": NODE,
-        }
-        arguments = [f"--{flag}={value}" for flag, value in flags.items()]
+        kubeconfig = self.kubeconfig("admin", "certificate")
+        arguments = kubelet_arguments(self.directory, self.ports["kubelet"], kubeconfig)
         self.enclosure.spawn("kubelet", [binaries.directory() / "kubelet", *arguments])
 
     def _wait_for_node(self) -> None:

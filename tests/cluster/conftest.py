@@ -12,7 +12,7 @@ Fixtures, each started when first used:
                  administrator: `.create/.get/.merge/.delete`, `.http`. As others:
                  `.kubeconfig("owner", by="token")` -> path (or by "certificate", "exec",
                  "token-file", "none"), `.tokens[user]`, `.credential_plugin(user)`; the users are
-                 in `users.py`. `.api.restart()`, `.containerd.restart()`, `.restart_kubelet()`
+                 in `users.py`. `.api.restart()`, `.restart_containerd()`, `.restart_kubelet()`
                  return when all is ready again.
 `v4_api`         (session) a second API server for the same objects, which knows no v5; pass
                  `server=v4_api.url` to `.kubeconfig`, or `api=v4_api` to `box.exec`.

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from tests.cluster.daemons import NODE
 from tests.node import images
 
-NODE = "localhost"
 PART_OF = {"app.kubernetes.io/managed-by": "sealos", "app.kubernetes.io/part-of": "devbox"}
 FINALIZER = "devbox.sealos.io/finalizer"
 
