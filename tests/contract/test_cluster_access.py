@@ -87,9 +87,7 @@ async def test_over_tls():
 
 async def test_a_server_that_nobody_vouches_for():
     async with exec_server(server_context("127.0.0.1")) as server, access_to(server) as access:
-        with pytest.raises(
-            ConnectError, match="cannot be reached: .*CERTIFICATE_VERIFY_FAILED"
-        ) as caught:
+        with pytest.raises(ConnectError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             await access.get("/version")
     assert "certificate-authority" in caught.value.hint
     assert not caught.value.retryable

@@ -103,9 +103,11 @@ class ExecServer:
         sending = anyio.Lock()
 
         async def flush() -> None:
-            for piece in protocol.data_to_send():
-                if piece:
-                    await stream.send(piece)
+            # A client that has gone is noticed by who takes its input.
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                for piece in protocol.data_to_send():
+                    if piece:
+                        await stream.send(piece)
 
         async def say(channel: int, data: bytes) -> None:
             async with sending:
@@ -132,7 +134,8 @@ class ExecServer:
 
         async def take_input() -> None:
             assert process.stdin
-            with suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+            gone = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+            with suppress(*gone):
                 while protocol.state is State.OPEN:
                     protocol.receive_data(await stream.receive())
                     for frame in protocol.events_received():
