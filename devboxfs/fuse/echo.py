@@ -369,6 +369,9 @@ class Echo(Watchers):
     async def pause(self) -> None:
         """Take no more changes, and wait until the process has left the mount."""
         self._enabled = False
+        for token in list(self._all.values()):
+            if not token.sent:
+                self._finish(token, performed=False)
         with trio.move_on_after(1):
             while self._sent:
                 self._idle = trio.Event()

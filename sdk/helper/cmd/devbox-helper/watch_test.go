@@ -362,6 +362,20 @@ func TestScanningBeyondTheLimit(t *testing.T) {
 	}
 }
 
+// TestScanningSeesContents: what is written into a file does not touch its directory.
+func TestScanningSeesContents(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/d/f", "x")
+	c := start(t, dir, options{env: []string{"DEVBOX_HELPER_WATCH_LIMIT=1"}})
+	c.watch("", true)
+	for _, content := range []string{"other", "OTHER"} {
+		write(t, dir+"/d/f", content)
+		if path, mask, _, _ := c.next(); path != "d" || mask != 0x4000 {
+			t.Fatal(path, mask)
+		}
+	}
+}
+
 // TestOverflow: when the kernel drops events, the client is told.
 func TestOverflow(t *testing.T) {
 	dir := workspace(t)

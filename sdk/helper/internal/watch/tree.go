@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"strings"
 	"syscall"
 
@@ -15,7 +17,7 @@ type node struct {
 	wd      int32 // -1: not watched by inotify
 	scanned bool
 	gone    bool
-	stamp   [2]int64 // mtime and ctime, of a scanned one
+	stamp   uint64 // of a scanned one: digest of its attributes and its entries'
 }
 
 type entry struct {
@@ -53,7 +55,7 @@ func (w *watch) attach(n *node, fd int) {
 		}
 	}
 	n.scanned = true
-	n.stamp = stampOf(fd)
+	n.stamp = w.stampOf(n.path(), fd)
 	w.scanned = append(w.scanned, n)
 	w.startScanning()
 }
@@ -69,12 +71,32 @@ func (w *watch) known(n *node, wd int32) {
 	w.byWD[wd] = n
 }
 
-func stampOf(fd int) [2]int64 {
+// stampOf digests what is in a directory: names, and what changes with every change of their objects.
+func (w *watch) stampOf(path string, fd int) uint64 {
 	var st syscall.Stat_t
-	if sys.Fstat(fd, &st) != nil {
-		return [2]int64{}
+	digest := fnv.New64a()
+	add := func() {
+		var b [32]byte
+		binary.NativeEndian.PutUint64(b[:], st.Ino)
+		binary.NativeEndian.PutUint64(b[8:], uint64(st.Ctim.Nano()))
+		binary.NativeEndian.PutUint64(b[16:], uint64(st.Mtim.Nano()))
+		binary.NativeEndian.PutUint64(b[24:], uint64(st.Size))
+		digest.Write(b[:])
 	}
-	return [2]int64{st.Mtim.Nano(), st.Ctim.Nano()}
+	if sys.Fstat(fd, &st) != nil {
+		return 0
+	}
+	add()
+	syscall.Seek(fd, 0, 0)
+	sys.Dirents(fd, make([]byte, 8192), func(name []byte, _ byte) error {
+		if !w.hub.space.HiddenName(path, name) && sys.Fstatat(fd, string(name), &st, sys.AtSymlinkNofollow) == nil {
+			digest.Write(name)
+			add()
+		}
+		return nil
+	})
+	syscall.Seek(fd, 0, 0) // it is about to be read by others
+	return digest.Sum64()
 }
 
 // child returns the node of a subdirectory, made if need be. The caller holds mu.
