@@ -120,7 +120,7 @@ class BoxRecord(msgspec.Struct):
     labels: dict[str, str] = {}
 
 
-# Made here, while one thread imports: msgspec crashes when two threads use a type for the first time
+# Made while one thread imports: msgspec crashes when two threads use a type for the first time
 # at once (0.22, `decode(..., type=T)`).
 _DECODER = msgspec.json.Decoder(BoxRecord)
 

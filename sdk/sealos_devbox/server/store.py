@@ -47,7 +47,7 @@ class _Description(msgspec.Struct, frozen=True):
     created: datetime
 
 
-# Made here, while one thread imports: msgspec crashes when two threads use a type for the first time
+# Made while one thread imports: msgspec crashes when two threads use a type for the first time
 # at once (0.22, `decode(..., type=T)`).
 _DECODER = msgspec.json.Decoder(_Description)
 
