@@ -13,7 +13,7 @@ from tests.cluster.boxes import Box
 
 @asynccontextmanager
 async def access_as(
-    box: Box, user: str = "owner", by: str = "token", **settings: str
+    box: Box, user: str = "owner", by: str = "token", **settings: object
 ) -> AsyncIterator[KubernetesAccess]:
     path = box.cluster.kubeconfig(user, by, **settings)  # type: ignore[arg-type]
     async with await KubernetesAccess.load(KubeconfigSource(paths=(str(path),))) as access:

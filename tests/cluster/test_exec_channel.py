@@ -11,16 +11,19 @@ import anyio.to_thread
 import pytest
 
 from sealos_devbox._transport.base import ByteChannel
+from sealos_devbox._transport.kube.command import run_command, run_script
 from sealos_devbox._transport.kube.exec_channel import ExecTarget, open_exec_channel
 from sealos_devbox.errors import (
     AccessDeniedError,
     AuthenticationError,
     ConnectError,
+    DeadlineExceededError,
     DevboxError,
     NotFoundError,
 )
 from tests.cluster.access import access_as, target
 from tests.contract.channel_contract import ChannelContract
+from tests.node.images import PROJECT
 
 
 class TestExec(ChannelContract):
@@ -180,3 +183,23 @@ async def rest(channel) -> bytes:
             received += await channel.receive()
     except anyio.EndOfStream:
         return received
+
+
+@pytest.mark.parametrize("image", ["posix", "busybox"])
+async def test_commands_as_the_workspace_user(make_box, any_api, image):
+    box = make_box(image)
+    data = bytes(range(256)) * 4096
+    async with access_as(box, server=any_api.url) as access:
+        where = target(box)
+        output = await run_script(
+            access, where, "id -u; pwd; sha256sum; exit 7", data=data, user="devbox"
+        )
+        said = output.stdout.decode().split()
+        assert said[:3] == ["1000", PROJECT, hashlib.sha256(data).hexdigest()]
+        assert output.exit_code == 7
+        assert (await run_command(access, where, ["no-such"])).exit_code == 127
+        with pytest.raises(DeadlineExceededError):
+            await run_command(access, where, ["sleep", "1000"], timeout=2)
+    with anyio.fail_after(30):
+        while any("sleep 1000" in line for line in await anyio.to_thread.run_sync(box.processes)):
+            await anyio.sleep(0.1)
