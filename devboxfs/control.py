@@ -19,6 +19,12 @@ The operations and what their answers hold (sizes in bytes, ages in seconds):
     Param `timeout` (or null). Flushes, unmounts. Progress as with `sync`. An error leaves the mount
     as it was; OSError EBUSY among them. The result holds `operations` and `bytes` that stay in the
     journal (0 when all is in the box) and `reason`, why they do.
+``journal-retry``
+    Sends what waits once more, other journals of the box too. The result holds `operations` and
+    `journals` that still wait, and `reason`.
+``journal-discard``
+    Param `paths`, relative to the mount; none: all that the box refuses. The result holds
+    `operations`, how many were given up.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ from devboxfs.vfs.filesystem import FileSystem, Settings
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.numbers import Numbers
 from devboxfs.vfs.ownership import Ownership
+from devboxfs.writeback.conflict_log import Conflict
 from devboxfs.writeback.limits import Limits
-from devboxfs.writeback.seams import ConflictReport
 from devboxfs.writeback.writeback import WriteBack
 from sealos_devbox import (
     AsyncBox,
@@ -76,6 +76,8 @@ class MountStatus:
     pending_bytes: int
     oldest_pending_seconds: float | None
     trouble: str
+    refused: list[Json] = field(default_factory=list)
+    """What the box does not take for now, while the rest goes on."""
     conflicts: list[Json] = field(default_factory=list)
     link: Json = field(default_factory=dict)
     cache: Json = field(default_factory=dict)
@@ -221,7 +223,12 @@ class _Mount:
         for conflict in await self.writeback.recover(self.link):
             self.control.say(
                 f"Conflict: {os.fsdecode(conflict.path)} was changed in the box too; "
-                "see devboxfs status."
+                "see devboxfs conflicts."
+            )
+        for path, number in self.writeback.set_aside:
+            self.control.say(
+                f"The box does not take the changes in journal {path.name[:8]} "
+                f"({os.strerror(number)}): they wait, see devboxfs journal list."
             )
 
     def _file_system(self, transport: FileTransport) -> FileSystem:
@@ -256,6 +263,8 @@ class _Mount:
         self.control.register("status", self._on_status)
         self.control.register("sync", self._on_sync)
         self.control.register("unmount", self._on_unmount)
+        self.control.register("journal-retry", self._on_journal_retry)
+        self.control.register("journal-discard", self._on_journal_discard)
         nursery.start_soon(self._stop_when_asked)
         async with trio.open_nursery() as inner:
             inner.start_soon(self.notifier.run)
@@ -323,7 +332,17 @@ class _Mount:
             pending_bytes=figures.pending_bytes,
             oldest_pending_seconds=figures.oldest_pending_age,
             trouble=f"the box refuses changes: {os.strerror(trouble)}" if trouble else "",
-            conflicts=[_conflict(report) for report in figures.conflicts],
+            refused=[
+                {
+                    "path": os.fsdecode(one.path),
+                    "errno": errno.errorcode.get(one.errno, str(one.errno)),
+                    "text": os.strerror(one.errno),
+                    "seconds": one.age,
+                    "operations": one.operations,
+                }
+                for one in self.writeback.refusals()
+            ],
+            conflicts=[_conflict(one) for one in self.writeback.conflict_log.list()],
             link={
                 "connections": link.connections,
                 "round_trips": link.round_trips,
@@ -333,6 +352,7 @@ class _Mount:
             },
             cache=asdict(self.cache.statistics()),
             journal={
+                "path": str(self.writeback.path),
                 "bytes": figures.journal_bytes,
                 "batches_sent": figures.batches_sent,
                 "batches_in_flight": figures.batches_in_flight,
@@ -354,6 +374,34 @@ class _Mount:
         if number:
             raise OSError(number, os.strerror(number))
         return {"seconds": time.monotonic() - started}
+
+    async def _on_journal_retry(self, _params: Json, _progress: Progress) -> Json:
+        """Send again what the box has refused, and the journals of mounts that died."""
+        self.writeback.try_again()
+        link = BoxLink(self.box, timeout=self.config.timeout)
+        reason = ""
+        with trio.move_on_after(self.config.timeout) as scope:
+            number = await self.writeback.sync_all()
+            reason = os.strerror(number) if number else ""
+            async with trio.open_nursery() as nursery:
+                # A way of its own: what comes by it is told to this mount as anybody's changes.
+                await nursery.start(link.run, _nothing_beside)
+                await self.writeback.recover_others(link)
+                nursery.cancel_scope.cancel()
+        if scope.cancelled_caught:
+            reason = "the box does not answer"
+        for _path, number in self.writeback.set_aside:
+            reason = reason or os.strerror(number)
+        return {
+            "operations": self.writeback.statistics().pending_operations,
+            "journals": len(self.writeback.set_aside),
+            "reason": reason,
+        }
+
+    async def _on_journal_discard(self, params: Json, _progress: Progress) -> Json:
+        """Give up what the box refuses: all of it, or what concerns some paths."""
+        paths = [os.fsencode(str(path)) for path in params.get("paths") or ()]
+        return {"operations": self.writeback.discard(paths)}
 
     async def _on_unmount(self, params: Json, progress: Progress) -> Json:
         timeout = params.get("timeout")
@@ -383,13 +431,14 @@ class _Mount:
                 # As long as it advances it may take; without a link, or in trouble, it does not
                 # wait for ever.
                 before = self.writeback.statistics()
+                drained = False
                 with trio.move_on_after(self.config.timeout) as patience:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._report_progress, progress)
-                        await self.writeback.drain()
+                        drained = await self.writeback.drain()
                         nursery.cancel_scope.cancel()
                 if not patience.cancelled_caught:
-                    return ""
+                    return "" if drained else self._refusal()
                 after = self.writeback.statistics()
                 if (after.pending_operations, after.pending_bytes) == (
                     before.pending_operations,
@@ -403,11 +452,22 @@ class _Mount:
             return f"the box refuses changes: {os.strerror(trouble)}"
         return "the box cannot be reached" if not self.link.online else "the box does not answer"
 
+    def _refusal(self) -> str:
+        refused = self.writeback.refusals()
+        if not refused:
+            return ""
+        return f"the box refuses {os.fsdecode(refused[0].path)}: {os.strerror(refused[0].errno)}"
+
     async def _report_progress(self, progress: Progress) -> None:
         while True:
             figures = self.writeback.statistics()
             progress({"operations": figures.pending_operations, "bytes": figures.pending_bytes})
             await trio.sleep(0.2)
+
+
+async def _nothing_beside(_transport: FileTransport) -> None:
+    """Be the session of a connection that is only written to."""
+    await trio.sleep_forever()
 
 
 def _nothing(_number: int, _frame: object) -> None:
@@ -419,13 +479,8 @@ def _close(numbers: Numbers, writeback: WriteBack) -> None:
     writeback.close()
 
 
-def _conflict(report: ConflictReport) -> Json:
-    return {
-        "path": os.fsdecode(report.path),
-        "kept_as": os.fsdecode(report.kept_as) if report.kept_as else None,
-        "stored_at": report.stored_at,
-        "errno": errno.errorcode.get(report.errno, str(report.errno)),
-    }
+def _conflict(one: Conflict) -> Json:
+    return {**asdict(one), "errno": errno.errorcode.get(one.errno, str(one.errno))}
 
 
 def _tune(path: Path) -> None:

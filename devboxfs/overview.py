@@ -17,7 +17,18 @@ from typing import Any, Final
 from devboxfs import control_client, mountpoint
 from devboxfs.config import ExitCode, MountError, Places, key_of
 
-__all__ = ["Journal", "Overview", "collect", "duration", "render", "size", "waiting_journals"]
+__all__ = [
+    "Journal",
+    "Overview",
+    "collect",
+    "duration",
+    "journals",
+    "plural",
+    "render",
+    "require_mount",
+    "size",
+    "waiting_journals",
+]
 
 Json = dict[str, Any]
 
@@ -108,9 +119,9 @@ def _ask(path: Path) -> Json | int | None:
         return entry
 
 
-def waiting_journals(state: Path) -> list[Journal]:
-    """List the journals that hold something and whose owner is dead."""
-    locked = _locked_inodes()
+def journals(state: Path, *, waiting: bool = False) -> list[Journal]:
+    """List the journals that hold something; `waiting`: only those whose owner is dead."""
+    locked = _locked_inodes() if waiting else set()
     found = []
     for owner in sorted(state.glob("mounts/*/*/owner")):
         journal = owner.parent
@@ -123,6 +134,11 @@ def waiting_journals(state: Path) -> list[Journal]:
             if held:
                 found.append(Journal(journal.parent.name, _name_of(journal), str(journal), held))
     return found
+
+
+def waiting_journals(state: Path) -> list[Journal]:
+    """List the journals that hold something and whose owner is dead."""
+    return journals(state, waiting=True)
 
 
 # As in writeback/journal.py and core/records.py, which load the SDK; a test compares them.
@@ -225,6 +241,15 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
         yield "pending", _pending(entry)
     if entry.get("trouble"):
         yield "trouble", str(entry["trouble"])
+    for refused in entry.get("refused") or ():
+        since = duration(float(refused["seconds"]))
+        yield (
+            "refused",
+            (
+                f"{refused['path']}: {refused['text']}, for {since}; "
+                f"{plural(int(refused['operations']), 'operation')} wait in the journal"
+            ),
+        )
     for conflict in entry.get("conflicts") or ():
         kept = conflict.get("kept_as") or conflict.get("stored_at")
         yield "conflict", f"{conflict['path']}" + (f", our version is {kept}" if kept else "")

@@ -32,7 +32,7 @@ from devboxfs.writeback import faults
 from devboxfs.writeback.blobs import LocalBlob
 from devboxfs.writeback.limits import Limits
 
-__all__ = ["Control", "Journal", "JournalInUseError", "find_journals"]
+__all__ = ["Control", "Journal", "JournalInUseError", "find_journals", "remove_journal"]
 
 _log = logging.getLogger(__name__)
 
@@ -583,6 +583,17 @@ class Journal:
             damaged.unlink()
         self.damage = f"segment {number} is damaged; it and what follows it are kept in {kept}"
         _log.error("journal is damaged: segment %d; kept in %s", number, kept)
+
+
+def remove_journal(path: Path) -> None:
+    """Remove a journal with all that it holds; raises JournalInUseError, OSError."""
+    owner = _take(path)
+    try:
+        doomed = path.with_name(f"old-{path.name}")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    finally:
+        os.close(owner)
 
 
 def _take(path: Path) -> int:
