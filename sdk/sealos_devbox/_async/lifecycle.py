@@ -89,9 +89,9 @@ class Lifecycle:
                 BoxState.RUNNING, not_for=(BoxState.STOPPED, BoxState.SHUTDOWN, BoxState.PAUSED)
             )
             since = anyio.current_time()
-            connects = True
+            connects, expected = True, self._control.has_agents
             for pause in _polls():
-                if info.agent_url and await self._control.agent_health(info) is None:
+                if info.agent_url and await self._agent_problem() is None:
                     return info
                 if connects:
                     try:
@@ -102,7 +102,8 @@ class Lifecycle:
                         _unless_passing(error)
                     else:
                         return info
-                if not connects and not info.agent_url and anyio.current_time() - since > _LAG:
+                waited = anyio.current_time() - since
+                if not connects and not info.agent_url and (not expected or waited > _LAG):
                     return info  # that it runs is all that can be known of it
                 await anyio.sleep(pause)
                 with _passing():
@@ -116,7 +117,7 @@ class Lifecycle:
             return BoxHealth(False, info.state, "none", f"The box is {info.state}.")
         if info.agent_url is None:
             return BoxHealth(True, info.state, "none")
-        problem = await self._control.agent_health(info)
+        problem = await self._agent_problem()
         if problem is None:
             return BoxHealth(True, info.state, "ok")
         failing = problem.startswith("it says")
@@ -185,6 +186,10 @@ class Lifecycle:
                 bad_since = None
             await anyio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _agent_problem(self) -> str | None:
+        detail = self._record.detail
+        return "not looked at" if detail is None else await self._control.agent_health(detail)
 
     async def _look(self) -> BoxInfo:
         detail = await self._control.detail(self._record.name)

@@ -158,7 +158,12 @@ class ControlPlane(Protocol):
         """Return what is known of the kinds of templates."""
         ...
 
-    async def agent_health(self, info: BoxInfo) -> str | None:
+    @property
+    def has_agents(self) -> bool:
+        """Whether boxes have agents that can be reached."""
+        ...
+
+    async def agent_health(self, detail: BoxDetail) -> str | None:
         """Ask the box's agent: None when it is well, else what is wrong."""
         ...
 

@@ -16,6 +16,7 @@ from sealos_devbox.errors import (
     BoxExistsError,
     BoxNotFoundError,
     BoxStateError,
+    CapabilityError,
     DeadlineExceededError,
     DevboxError,
     InvalidRequestError,
@@ -28,7 +29,7 @@ from sealos_devbox.errors import (
     TransportError,
 )
 
-__all__ = ["changing_state", "create_once", "missing_route", "of_box"]
+__all__ = ["changing_state", "create_once", "missing_route", "of_box", "web_route"]
 
 _ATTEMPTS = 3
 _FIRST_WAIT = 1.0
@@ -54,6 +55,19 @@ def of_box(name: str) -> Iterator[None]:
             hop=error.hop,
             status=error.status,
             request_id=error.request_id,
+        ) from None
+
+
+@contextmanager
+def web_route(what: str) -> Iterator[None]:
+    """Turn the lack of a route of the web interface into CapabilityError: it promises nothing."""
+    try:
+        yield
+    except NotFoundError as error:
+        if not missing_route(error):
+            raise
+        raise CapabilityError(
+            f"This region does not say {what}.", hop=error.hop, status=error.status
         ) from None
 
 

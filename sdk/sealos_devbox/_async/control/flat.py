@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sealos_devbox._async.control.boundary import changing_state, create_once, of_box
+from sealos_devbox._async.control.boundary import changing_state, create_once, of_box, web_route
 from sealos_devbox._async.control.http import ControlHttp
 from sealos_devbox._async.control.modern import CustomResource, unreliable
 from sealos_devbox._async.service import BoxDetail
@@ -54,6 +54,7 @@ class FlatControl:
     """The calls of the older lineage."""
 
     description = "the control plane, older flat routes"
+    has_agents = False
 
     def __init__(self, http: ControlHttp, resource: CustomResource) -> None:
         self._http = http
@@ -216,7 +217,9 @@ class FlatControl:
             params={"name": name},
             repeatable=True,
         )
-        found: builtins.list[Pod] = payloads.items(v1_data(answer), payloads.pod_from_kubernetes)
+        with web_route("which pods a box has"):
+            data = v1_data(answer)
+        found: builtins.list[Pod] = payloads.items(data, payloads.pod_from_kubernetes)
         return found
 
     async def metrics(
@@ -244,13 +247,14 @@ class FlatControl:
                 },
                 repeatable=True,
             )
-            figures.append(v1_data(answer))
+            with web_route("what a box used"):
+                figures.append(v1_data(answer))
         found = metrics.merged_series(*figures, factor=0.01)
         return Metrics(start, end, step, tuple(found), shared)
 
-    async def agent_health(self, info: BoxInfo) -> str | None:
+    async def agent_health(self, detail: BoxDetail) -> str | None:
         """Say that there is none."""
-        del info
+        del detail
         return "boxes of this region have no agent"
 
     # -- releases ----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from sealos_devbox.errors import (
     ProtocolError,
     TransportError,
 )
+from sealos_devbox.secret import Secret
 
 __all__ = ["ControlHttp"]
 
@@ -118,9 +119,10 @@ class ControlHttp:
                 request_id=headers["X-Request-Id"],
             )
 
-    async def get_foreign(self, url: str) -> Answer:
-        """Ask another host, once and without the credential."""
-        request = self._client.build_request("GET", url)
+    async def get_foreign(self, url: str, token: Secret | None = None) -> Answer:
+        """Ask another host, once, and with a token of its own instead of the credential."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+        request = self._client.build_request("GET", url, headers=headers)
         return await self._attempt(request, f"GET {url}", 1, authorized=False)
 
     async def aclose(self) -> None:

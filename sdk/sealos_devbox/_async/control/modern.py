@@ -50,6 +50,7 @@ from sealos_devbox.models import (
     Runtime,
     Template,
 )
+from sealos_devbox.secret import Secret
 
 __all__ = ["CustomResource", "ModernControl", "agent_health", "unreliable"]
 
@@ -79,6 +80,7 @@ class ModernControl:
         """Speak through `http`; `agents`: whether the addresses of agents lead anywhere."""
         self._http = http
         self._resource = resource
+        self.has_agents = agents
         self._agent_at = self._agent_address if agents else None
 
     # -- boxes -------------------------------------------------------------------------------------
@@ -289,11 +291,11 @@ class ModernControl:
                 found = metrics.samples(bare_data(answer), factor=0.01)
         return Metrics(start, end, step, tuple(found), shared)
 
-    async def agent_health(self, info: BoxInfo) -> str | None:
+    async def agent_health(self, detail: BoxDetail) -> str | None:
         """Ask the box's agent: None when it is well, else what is wrong."""
-        if info.agent_url is None:
+        if detail.info.agent_url is None:
             return "its address is not known"
-        return await agent_health(self._http, info.agent_url)
+        return await agent_health(self._http, detail.info.agent_url, detail.agent_token)
 
     # -- releases ----------------------------------------------------------------------------------
 
@@ -477,10 +479,12 @@ def unreliable(name: str, shared: Sequence[str]) -> MetricsUnreliableError:
     )
 
 
-async def agent_health(http: ControlHttp, url: str) -> str | None:
-    """Ask an agent, which needs no credential for this: None when it is well."""
+async def agent_health(http: ControlHttp, url: str, token: Secret | None) -> str | None:
+    """Ask an agent: None when it is well. Only an engine that trusts nobody wants its token."""
     try:
         answer: Answer = await http.get_foreign(f"{url}/health")
+        if answer.status == 401 and token is not None:
+            answer = await http.get_foreign(f"{url}/health", token)
     except TransportError as error:
         return str(error)
     if answer.status != 200 or not answer.json:
