@@ -8,18 +8,21 @@ python -m tests.cluster down [NAME|--all]  stop one, remove it, and what crashed
 """
 
 import argparse
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 from tests.cluster import binaries
 from tests.cluster.cluster import Cluster
+from tests.node.containerd import install
 from tests.node.enclosure import PREFIX, Enclosure, EnclosureError, enclosures, is_alive, sweep
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=["build", "up", "status", "env", "down"])
+    parser.add_argument("command", choices=["build", "possible", "up", "status", "env", "down"])
     parser.add_argument("name", nargs="?", default="by-hand")
     parser.add_argument("--all", action="store_true", help="down: also those of running tests")
     options = parser.parse_args()
@@ -27,6 +30,10 @@ def main() -> None:
         match options.command:
             case "build":
                 print(binaries.build())
+            case "possible":
+                if reason := why_not():
+                    print(reason)
+                    sys.exit(1)
             case "up":
                 up(options.name)
             case "status":
@@ -37,6 +44,24 @@ def main() -> None:
                 down(enclosures() if options.all else [find(options.name)])
     except (EnclosureError, binaries.NoModulesError) as error:
         sys.exit(str(error))
+
+
+def why_not() -> str:
+    """Why no cluster can run on this machine, or nothing."""
+    if os.geteuid() != 0:
+        return "only root may run containers."
+    arguments = ["--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private"]
+    trial = ["unshare", *arguments, "mount", "-t", "tmpfs", "tmpfs", "/run"]
+    done = subprocess.run(trial, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return f"no mount and process namespaces: {done.stderr.strip()}"
+    try:
+        install()
+        if not binaries.are_built():
+            binaries.download("k8s.io/kubernetes", binaries.version())
+    except (EnclosureError, subprocess.CalledProcessError, binaries.NoModulesError) as error:
+        return str(error)
+    return ""
 
 
 def up(name: str) -> None:

@@ -81,7 +81,7 @@ def download(module: str, version: str) -> Path:
                 Path(empty), "mod", "download", "-json", f"{module}@{version}", capture=True
             )
         except (OSError, subprocess.CalledProcessError) as error:
-            raise NoModulesError(f"The Go module {module} cannot be had here: {error}") from error
+            raise NoModulesError(why(error)) from error
     return Path(json.loads(answer)["Dir"])
 
 
@@ -89,11 +89,19 @@ def fetch(source: Path) -> None:
     """Download what the programs are made of; listing their packages does."""
     try:
         go(source, "list", "-deps", *PROGRAMS.values(), capture=True)
-    except OSError as error:
-        raise NoModulesError(f"Go cannot be run here: {error}") from error
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or "").strip().splitlines() or ["no word of why"]
-        raise NoModulesError(f"Go modules cannot be had here: {lines[-1]}") from error
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoModulesError(why(error)) from error
+
+
+def why(error: OSError | subprocess.CalledProcessError) -> str:
+    """Why Go did not fetch something, in a sentence."""
+    if isinstance(error, OSError):
+        return f"Go cannot be run here: {error}"
+    said = f"{error.stderr or ''}{error.stdout or ''}"
+    if '"Error":' in said:
+        said = json.loads(said[said.index("{") :])["Error"]
+    lines = said.strip().splitlines() or ["it does not say why"]
+    return f"Go modules cannot be had here: {lines[-1]}"
 
 
 def linker_flags() -> str:

@@ -74,7 +74,11 @@ class Connection:
                         group.create_task(_Pipe(self, "down", proxy).run()),
                     ]
             if self._ending == "cut":
-                await asyncio.gather(*map(_end_in_order, ends))
+                for end in ends:
+                    with contextlib.suppress(OSError):
+                        end.shutdown(socket.SHUT_WR)
+                self._has_ended()
+                await asyncio.gather(*map(_drained, ends))
             elif self._ending == "reset":
                 await asyncio.gather(*map(_sent, ends))
         finally:
@@ -82,8 +86,11 @@ class Connection:
                 if self._ending == "reset":
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.close()
-            self.is_open = False
-            self._closed.set()
+            self._has_ended()
+
+    def _has_ended(self) -> None:
+        self.is_open = False
+        self._closed.set()
 
     async def strike(self, kind: Kind, direction: Direction, *, one_way: bool) -> None:
         """Let the fault happen now."""
@@ -329,11 +336,10 @@ async def _sent(end: socket.socket) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _end_in_order(end: socket.socket) -> None:
-    """Send FIN and take what still comes: closing with bytes unread would send RST instead."""
+async def _drained(end: socket.socket) -> None:
+    """Take what still comes after FIN was sent: closing with bytes unread would send RST."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError, TimeoutError):
-        end.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(5):
             while await loop.sock_recv(end, CHUNK):
                 pass
