@@ -23,8 +23,8 @@ class Files:
 
     A path is relative to the workspace, or absolute: below the workspace's own path in the box, or
     below ``/workspace``, which means the workspace of any box that has no such directory itself.
-    ValueError is raised for one that leads out of it. Symbolic links are followed, beneath the workspace only. Names that are not
-    UTF-8 are str with surrogate escapes.
+    ValueError is raised for one that leads out of it. Symbolic links are followed, beneath the
+    workspace only. Names that are not UTF-8 are str with surrogate escapes.
 
     What the box refuses is raised as BoxFileError, which is also the OSError that a local file
     would have given, with errno and filename; what breaks on the way as TransportError. A call
