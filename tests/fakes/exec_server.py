@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -218,9 +217,3 @@ def kubeconfig(url: str, cluster: dict[str, Any] | None = None, **user: Any) -> 
             "current-context": "x",
         }
     )
-
-
-def processes_of(text: str) -> list[str]:
-    """The command lines of this machine that hold a text."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if text in line]
