@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from devboxfs.core.chunks import MEDIUM
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.permissions import BoxUser
 from devboxfs.vfs.clock import BoxClock
@@ -21,7 +22,7 @@ from devboxfs.vfs.consistency import Consistency
 from devboxfs.vfs.content import Content, OpenFile
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.link import BoxLink
-from devboxfs.vfs.locks import GitLocks, may_be_cached
+from devboxfs.vfs.locks import GitLocks, in_git_directory, may_be_cached
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
 from devboxfs.vfs.ownership import Caller
@@ -179,9 +180,11 @@ class FileSystem:
         return await self.namespace.child(directory, name)
 
     async def open(self, node: Node, flags: int) -> OpenFile:
-        """Open a file; what git replaces all the time is fetched first."""
+        """Open a file; what git maps and may replace is fetched first."""
         reads = flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_TRUNC
-        if reads and not may_be_cached(node.parent, node.name):
+        # A large pack is read piece by piece, and does not change.
+        whole = node.size <= MEDIUM or not may_be_cached(node.parent, node.name)
+        if reads and whole and in_git_directory(node.parent):
             await self.content.secure(node)
         return self.content.open(node, flags)
 

@@ -25,6 +25,9 @@ __all__ = ["Pending"]
 
 log = logging.getLogger(__name__)
 
+CARRIED = 1 << 20
+"""Contents up to this size are kept under a new version: an index of git's of 10,000 files."""
+
 Names = tuple[tuple[Directory, bytes], ...]
 
 
@@ -52,6 +55,8 @@ class Pending:
         self.watch_session = 0
         """Counts the connections of which events were heard."""
         self._troubled: set[int] = set()
+        self._copies: dict[int, Directory] = {}
+        """Files that were made for a conflict, and where they will appear."""
         self._held: dict[int, _Held] = {}
         self._kept: dict[int, tuple[Directory, bytes]] = {}
         self._moves = 0
@@ -146,6 +151,8 @@ class Pending:
                 self._moves -= 1
                 if self._moves == 0:
                     self._no_moves.set()
+        for oid in self._copies.keys() & batch.objects.keys():
+            self.table.rescan(self._copies.pop(oid))
         for oid, attr in batch.objects.items():
             known = self.table.by_oid.get(oid)
             if known is not None:
@@ -181,6 +188,18 @@ class Pending:
                     node.oid = 0
                 self.table.object_settled(node, batch.event)
 
+    async def base_content(self, version: Version, size: int) -> bytes | None:
+        """Return the whole content of a version, if the cache has it (Listener)."""
+        if not size:
+            return b""
+        key, parts = ContentKey.of(version), []
+        for start in range(0, size, BLOCK):
+            part = await self.cache.load(key, start, min(BLOCK, size - start))
+            if part is None:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
     def trouble(self, errno: int, oids: set[int]) -> None:
         """The box refuses changes, or takes them again (Listener)."""
         self.trouble_errno = errno
@@ -215,6 +234,8 @@ class Pending:
                 image,
                 base=ContentKey.of(base) if base is not None else None,
             )
+        if image is None and node.box is not None:
+            self._carry_content(node.box.version, attr.version)
         if node.lock is not None and not node.lock.answered:
             node.lock.answered = True
             node.lock.seen, node.lock.session = batch.seen, self.watch_session
@@ -225,6 +246,14 @@ class Pending:
             # The extents that were flushed stay: their bytes equal those of the new base, which is
             # what base regions are read from.
             content.base = attr.version
+
+    def _carry_content(self, old: Version, new: Version) -> None:
+        """A change of ours that is none of the content (a rename): what is cached stays good."""
+        same = (old.ino, old.mtime_ns, old.size) == (new.ino, new.mtime_ns, new.size)
+        if same and old != new and 0 < new.size <= CARRIED:
+            content = self.cache.get(ContentKey.of(old), 0, old.size)
+            if content is not None:
+                self.cache.put(ContentKey.of(new), 0, content, new.size)
 
     def _failed(self, oid: int, error: int) -> None:
         """The box refused an operation for good: what it has is shown again."""
@@ -253,7 +282,9 @@ class Pending:
             node.doubtful = True
         if not isinstance(parent, Directory):
             return
-        if node is not None and parent.children.get(name) is node:
+        if report.copy_oid:
+            self._copies[report.copy_oid] = parent
+        elif node is not None and parent.children.get(name) is node:
             if report.kept_as is not None:
                 self._move_aside(node, parent, name, report.kept_as)
             elif report.stored_at is not None:

@@ -60,7 +60,8 @@ class Remote:
         self._heard: int | None = None
         """Number of the last event that was worked in; None while nothing is watched."""
         self._news = trio.Event()
-        self._listing_again = False
+        self._missed: set[int] = set()
+        """Directories of which something was missed, and that have not been listed again."""
         table.rescan = self.request_rescan
 
     def statistics(self) -> RemoteStatistics:
@@ -191,9 +192,9 @@ class Remote:
                     await self._rescan_wanted.wait()
                     self._rescan_wanted = trio.Event()
                     wanted, self._rescans = self._rescans, {}
-                    self._listing_again = True
                     for directory in wanted.values():
                         if directory.parent is None and directory is not self.table.root:
+                            self._missed.discard(directory.ino)
                             continue
                         try:
                             await self._list(directory)
@@ -205,7 +206,8 @@ class Remote:
                                 self.table.remote_name(directory.parent, directory.name, None, 0)
                             else:
                                 log.warning("listing %r again failed: %s", directory.path(), exc)
-                    self._listing_again = False
+                        finally:
+                            self._missed.discard(directory.ino)
                     self._told()
             finally:
                 self._nursery = None
@@ -252,7 +254,7 @@ class Remote:
                 enough = self._heard is not None and self._heard >= number
             else:
                 enough = self._heard is not None and self.snapshot_complete
-            if enough and not self._rescans and not self._listing_again:
+            if enough and not self._missed:
                 return
             await self._news.wait()
 
@@ -349,6 +351,7 @@ class Remote:
         while waiting:
             directory = waiting.pop()
             if directory.complete:
+                self._missed.add(directory.ino)
                 self.request_rescan(directory)
             waiting.extend(
                 child for child in directory.children.values() if isinstance(child, Directory)

@@ -45,6 +45,10 @@ func TestApplyKinds(t *testing.T) {
 	}
 	c.expect(0, []any{1, "put", b("l"), c.version("l"), 0}, text("now a file"))
 	attr = c.expect(0, []any{1, "link", b("hard"), []any{0}, b("f"), c.version("f")})
+	write(t, dir+"/equal", read(t, dir+"/l"))
+	c.expect(0, []any{1, "link", b("equal"), []any{0}, b("l"), c.version("l")})
+	c.expect(syscall.EEXIST, []any{1, "link", b("equal"), []any{0}, b("f"), c.version("f")})
+	os.Remove(dir + "/equal")
 	if attr.At(1).Int != 2 {
 		t.Fatal(attr)
 	}

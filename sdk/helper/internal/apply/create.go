@@ -288,6 +288,35 @@ func (r *run) mknod(o *operation) (*root.Attr, error) {
 	return r.madeSpecial(o, p)
 }
 
+// linkOverEqual gives a file a name that a file of equal content has: both sides have made the same object of git's, say.
+func (r *run) linkOverEqual(o *operation, source, p place, existing, found *root.Attr) bool {
+	if found == nil || !found.IsRegular() || !existing.IsRegular() || found.Size != existing.Size {
+		return false
+	}
+	fd, err := root.OpenQuietly(source.fd, source.name)
+	if err != nil {
+		return false
+	}
+	sum, err := root.SumFD(fd, maxSum)
+	syscall.Close(fd)
+	if err != nil {
+		return false
+	}
+	if equal, _ := equalContent(p, sum); !equal {
+		return false
+	}
+	own := o.own("same")
+	sys.Unlinkat(r.dir, own, 0) // left by a crash
+	if sys.Linkat(source.fd, source.name, r.dir, own, 0) != nil {
+		return false
+	}
+	if sys.Renameat2(r.dir, own, p.fd, p.name, 0) != nil {
+		sys.Unlinkat(r.dir, own, 0)
+		return false
+	}
+	return true
+}
+
 func (r *run) link(o *operation) (*root.Attr, error) {
 	source, err := r.where(o.source, o.sourcePre)
 	if err != nil {
@@ -310,7 +339,8 @@ func (r *run) link(o *operation) (*root.Attr, error) {
 	err = sys.Linkat(source.fd, source.name, p.fd, p.name, 0)
 	pass("changed")
 	if err == syscall.EEXIST {
-		if found, _ := p.look(); !r.doubt || found == nil || found.Ino != existing.Ino {
+		found, _ := p.look()
+		if (!r.doubt || found == nil || found.Ino != existing.Ino) && !r.linkOverEqual(o, source, p, existing, found) {
 			return nil, conflict(syscall.EEXIST, p.current())
 		}
 	} else if err != nil {
