@@ -155,6 +155,28 @@ def test_the_example_of_the_readme(config: DevboxConfig) -> None:
 
 
 @pytest.mark.slow
+def test_the_second_example_of_the_readme(config: DevboxConfig) -> None:
+    readme = (SDK.parent / "README.md").read_text()
+    _, _, rest = readme.partition("\n## Use the SDK\n")
+    example = rest.split("```python\n")[2].partition("```")[0]
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SDK),
+            "DEVBOX_EMBEDDED": "1",
+            "DEVBOX_DATA_DIR": str(config.data_dir),
+        },
+    )
+    assert (run.stderr, run.returncode) == ("", 0)
+    assert run.stdout.splitlines()[0].endswith(" True")
+
+
+@pytest.mark.slow
 def test_a_client_that_is_garbage_ends_its_thread_and_helpers(config: DevboxConfig) -> None:
     devbox = Devbox(config)
     box = devbox.create("my-box")
