@@ -5,6 +5,7 @@ The envelope says how a call went; HTTP always says 200.
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -296,6 +297,12 @@ def _operation(
     return Operation(method, BASE + path, handler, summary, {200: Answer(schema)}, **more)
 
 
+def _folded(operation: Operation) -> Operation:
+    """Describe an operation of both lineages as this one answers it."""
+    schemas = [answer.body for _, answer in sorted(operation.answers.items())]
+    return dataclasses.replace(operation, answers={200: Answer({"anyOf": schemas})})
+
+
 OPERATIONS = (
     _operation("POST", "", create, values.CreatedBox, body=CreateForm),
     _operation("POST", "/create", create_flat, dict[str, Any], body=FlatCreateForm),
@@ -309,5 +316,5 @@ OPERATIONS = (
     _operation(
         "GET", "/releases", list_releases, list[values.ReleaseItem], parameters=_NAME, group="first"
     ),
-    *v1.LIFECYCLE,
+    *(_folded(operation) for operation in v1.LIFECYCLE),
 )
