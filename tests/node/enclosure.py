@@ -45,8 +45,9 @@ class Enclosure:
         directory.chmod(0o755)
         (directory / "logs").mkdir()
         # Locked from before the first process until after the last: so `sweep` knows the dead.
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(directory / "lock.new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
+        (directory / "lock.new").rename(directory / "lock")
         arguments = ["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
         with (directory / "logs" / "init.log").open("wb") as log:
             process = subprocess.Popen(
@@ -180,11 +181,11 @@ def sweep() -> list[Path]:
 
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[bool]:
-    """Whether nobody holds the directory's lock; a directory without one is being made."""
+    """Whether nobody holds the directory's lock; one without a lock is being made, if it is new."""
     try:
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        yield False
+        yield time.time() - directory.stat().st_mtime > 3600
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
