@@ -192,13 +192,8 @@ class Pending:
         """Return the whole content of a version, if the cache has it (Listener)."""
         if not size:
             return b""
-        key, parts = ContentKey.of(version), []
-        for start in range(0, size, BLOCK):
-            part = await self.cache.load(key, start, min(BLOCK, size - start))
-            if part is None:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+        found = await self.cache.load(ContentKey.of(version), 0, size)
+        return found if found is not None and len(found) == size else None
 
     def trouble(self, errno: int, oids: set[int]) -> None:
         """The box refuses changes, or takes them again (Listener)."""

@@ -26,9 +26,9 @@ from devboxfs.core.plan import Left
 from devboxfs.core.records import LinkRecord
 from devboxfs.writeback import faults
 from devboxfs.writeback.conflict_log import ConflictLog
-from devboxfs.writeback.conflicts import ConflictStore
+from devboxfs.writeback.conflicts import ConflictStore, conflict_name, is_conflict_name
 from devboxfs.writeback.ledger import InFlight, Ledger, Result
-from devboxfs.writeback.limits import Limits
+from devboxfs.writeback.limits import INLINE_LIMIT, Limits
 from devboxfs.writeback.outcomes import TROUBLE, Decision, Keep, decide
 from devboxfs.writeback.requests import SyncRequest, SyncRequests
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
@@ -45,6 +45,8 @@ __all__ = ["Flusher"]
 _log = logging.getLogger(__name__)
 
 _CONFLICTS_KEPT = 100
+COPIED_AT_ONCE = 16 << 20
+"""A larger file is not made whole for a conflict: only what was written is kept."""
 
 
 @dataclass(slots=True)
@@ -440,6 +442,9 @@ class Flusher:
     async def _keep(self, decision: Decision) -> None:
         """Write to the conflict store what the box does not take."""
         for keep in decision.keeps:
+            if keep.conflict and (report := await self._copy_beside(keep)) is not None:
+                decision.settled.conflicts.append(report)
+                continue
             path = await self._store_one(keep)
             if keep.conflict:
                 decision.settled.conflicts.append(
@@ -448,6 +453,36 @@ class Flusher:
             else:
                 decision.settled.errors[keep.oid] = keep.errno
                 self._write_down(keep.path, None, path, keep.errno, kind="refused")
+
+    async def _copy_beside(self, keep: Keep) -> ConflictReport | None:
+        """Make what was written into a file whole, as a new file beside it; None: it cannot be."""
+        name = None if is_conflict_name(keep.path) else conflict_name(keep.path, keep.time_ns, 0)
+        size = keep.image.size
+        listener, base = self.listener, keep.base
+        if name is None or listener is None or base is None or not 0 < size <= COPIED_AT_ONCE:
+            return None
+        known = await listener.base_content(base, base.size)
+        if known is None:
+            return None
+        whole = bytearray(known[:size].ljust(size, b"\0"))
+        for extent in keep.image.extents():
+            data = extent.blob.read(extent.blob_offset, extent.length)
+            whole[extent.offset : extent.offset + extent.length] = data
+        ledger, journal = self.ledger, self.ledger.journal
+        oid = journal.next_oid
+        journal.next_oid = oid + 1
+        make = Operation(Kind.CREATE, oid, name, keep.time_ns, mode=keep.mode)
+        try:
+            journal.append(make)
+            ledger.accept(make)
+            for start in range(0, size, INLINE_LIMIT):
+                write = Operation(Kind.WRITE, oid, name, keep.time_ns, mode=keep.mode, offset=start)
+                journal.append_write(write, bytes(whole[start : start + INLINE_LIMIT]))
+                ledger.accept(write)
+        except OSError as error:
+            _log.warning("no room for a copy beside %r: %s", keep.path, error)
+            return None
+        return ConflictReport(keep.oid, keep.path, keep.errno, keep.remote, name, copy_oid=oid)
 
     def _write_down(
         self,

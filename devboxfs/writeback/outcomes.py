@@ -18,7 +18,7 @@ from devboxfs.core.records import RelocationRecord
 from devboxfs.writeback.conflicts import conflict_name, is_conflict_name
 from devboxfs.writeback.ledger import InFlight, Ledger, Result
 from devboxfs.writeback.seams import ConflictReport, Settled
-from sealos_devbox import ApplyResult, Attributes, Outcome
+from sealos_devbox import ApplyResult, Attributes, Outcome, Version
 
 __all__ = ["TROUBLE", "Decision", "Keep", "decide"]
 
@@ -41,6 +41,9 @@ class Keep:
     seq: int
     conflict: bool
     remote: Attributes | None
+    base: Version | None = None
+    """What parts of the content rest upon."""
+    mode: int = 0o644
 
 
 @dataclass(slots=True)
@@ -380,6 +383,8 @@ class _Judge:
                 operations[-1].seq if operations else owner.wire,
                 outcome.conflict,
                 outcome.attr,
+                (first.base if first else None) or (known.version if known else None),
+                next((op.mode for op in reversed(operations) if op.mode is not None), 0o644),
             )
         )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from devboxfs.core.extents import ExtentMap
-from sealos_devbox import Attributes, FileTransport
+from sealos_devbox import Attributes, FileTransport, Version
 
 __all__ = ["ConflictReport", "Link", "Listener", "Settled"]
 
@@ -46,6 +46,9 @@ class ConflictReport:
     nothing to keep or it went to the store."""
     stored_at: str | None = None
     """The local file that holds our copy when it could not be kept in the box."""
+    copy_oid: int = 0
+    """The object that our copy is, if it is another one: what was written into the middle of a file
+    was made whole with what this machine knew of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Settled:
 class Listener(Protocol):
     """Hears what became of operations.
 
-    Called in trio's thread, must not await and must not raise.
+    Called in trio's thread, must not raise; but for `base_content`, must not await.
     """
 
     def settled(self, batch: Settled) -> None:
@@ -91,6 +94,10 @@ class Listener(Protocol):
 
         Called after they are journalled and before waiters wake.
         """
+        ...
+
+    async def base_content(self, version: Version, size: int) -> bytes | None:
+        """Return the whole content of a version, if this machine has it."""
         ...
 
     def trouble(self, errno: int, oids: set[int]) -> None:

@@ -27,6 +27,7 @@ from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT, Limits
 from devboxfs.writeback.requests import SyncRequest
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
+from sealos_devbox import Version
 
 __all__ = ["Refusal", "WriteBack", "WriteBackStatistics"]
 
@@ -512,6 +513,10 @@ class _Collector:
     def settled(self, batch: Settled) -> None:
         """Keep the conflicts."""
         self.conflicts += batch.conflicts
+
+    async def base_content(self, version: Version, size: int) -> bytes | None:
+        """Know nothing: there is no cache yet."""
+        return None
 
     def trouble(self, errno: int, oids: set[int]) -> None:
         """Do nothing: recover() raises it."""

@@ -174,6 +174,20 @@ def test_an_open_file_follows_its_copy(account: Account, box: MountedBox) -> Non
     assert len(copies(box.box, "file")) == 1
 
 
+def test_what_was_appended_is_kept_with_what_was_there(account: Account, box: MountedBox) -> None:
+    shared_file(box, "log", b"first\n")
+    with apart(box):
+        with (box.mount / "log").open("ab") as file:
+            file.write(b"ours\n")
+        with (box.box / "log").open("ab") as file:
+            file.write(b"theirs\n")
+    wait_until(lambda: copies(box.mount, "log"), what="our copy")
+    (copy,) = copies(box.mount, "log")
+    assert copy.read_bytes() == b"first\nours\n"
+    assert (box.mount / "log").read_bytes() == b"first\ntheirs\n"
+    assert (box.box / copy.name).read_bytes() == b"first\nours\n"
+
+
 def test_no_conflict_with_ourselves(account: Account, box: MountedBox) -> None:
     """After a name was removed, or two were exchanged, the next change is no conflict."""
     for number in range(10):

@@ -18,7 +18,7 @@ from devboxfs.core.ops import Kind, Operation
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.seams import ConflictReport, Settled
 from devboxfs.writeback.writeback import WriteBack
-from sealos_devbox import Attributes, DevboxError, FileTransport
+from sealos_devbox import Attributes, DevboxError, FileTransport, Version
 from sealos_devbox._transport.base import ByteChannel
 from sealos_devbox._transport.helper import open_helper_transport
 from sealos_devbox._transport.helper_bundle import find_helper
@@ -112,6 +112,8 @@ class Ears:
     errors: dict[int, int] = field(default_factory=dict)
     troubles: list[tuple[int, set[int]]] = field(default_factory=list)
     refused: list[dict[int, int]] = field(default_factory=list)
+    known: dict[int, bytes] = field(default_factory=dict)
+    """Contents by inode number, as a cache would have them."""
 
     def settled(self, batch: Settled) -> None:
         assert batch.seqs == sorted(batch.seqs)
@@ -122,6 +124,9 @@ class Ears:
         self.errors.update(batch.errors)
         if batch.refused:
             self.refused.append(batch.refused)
+
+    async def base_content(self, version: Version, size: int) -> bytes | None:
+        return self.known.get(version.ino)
 
     def trouble(self, errno: int, oids: set[int]) -> None:
         self.troubles.append((errno, oids))

@@ -16,7 +16,7 @@ import trio
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.seams import Settled
-from sealos_devbox import Attributes
+from sealos_devbox import Attributes, Version
 from tests.unit.writeback.conftest import BoxLink, Place
 
 LIMITS = Limits(segment_bytes=1024, durable_after=0.01, quiet=0.001, batch_operations=7)
@@ -66,6 +66,9 @@ class Driver:
         for seq in batch.seqs:
             oid = self.oids.pop(seq)
             self.pending[oid] -= 1
+
+    async def base_content(self, version: Version, size: int) -> bytes | None:
+        return None
 
     def trouble(self, errno: int, oids: set[int]) -> None:
         raise AssertionError(errno)

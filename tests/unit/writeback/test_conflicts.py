@@ -125,6 +125,27 @@ async def test_a_part_of_a_file_goes_to_the_store(place: Place) -> None:
         assert (facts["path"], facts["ranges"], facts["whole"]) == ("f", [[4, 2]], False)
 
 
+async def test_a_part_of_a_file_that_is_known_is_made_whole(place: Place) -> None:
+    file = place.box / "f"
+    file.write_bytes(b"0123456789")
+    async with place.mounted() as m:
+        oid = m.writeback.next_oid()
+        m.ears.known[file.stat().st_ino] = b"0123456789"
+        m.user.write(oid, b"f", b"AB", offset=4, mode=0o600, base=version(file))
+        m.user.write(oid, b"f", b"CD", offset=12, mode=0o600)
+        file.write_bytes(b"theirs")
+        assert await synced(m, b"f") == errno.EIO
+        await settled(m)
+        assert file.read_bytes() == b"theirs"
+        ours = only_conflict(place, "f")
+        assert ours.read_bytes() == b"0123AB6789\0\0CD"
+        assert ours.stat().st_mode & 0o777 == 0o600
+        (report,) = m.ears.conflicts
+        assert report.kept_as == os.fsencode(ours.name)
+        assert report.copy_oid not in (0, oid)
+        assert not (place.mounts / "conflicts").exists()
+
+
 @pytest.mark.parametrize("name", [b".git/refs/heads/main", b"x" * 250])
 async def test_where_no_copy_can_be_made_it_goes_to_the_store(place: Place, name: bytes) -> None:
     path = place.box / os.fsdecode(name)
