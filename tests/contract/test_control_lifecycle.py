@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sealos_devbox import (
+    AccessDeniedError,
     AlreadyExistsError,
     AsyncDevbox,
     BoxExistsError,
@@ -26,7 +27,7 @@ from sealos_devbox import (
     ServerError,
 )
 from tests.contract.control import client, control_plane, quick
-from tests.fakes.control_plane import HTML_ERROR, PEM, ControlPlane, Reply, envelope
+from tests.fakes.control_plane import HTML_ERROR, KUBECONFIG, PEM, ControlPlane, Reply, envelope
 
 __all__ = ["quick"]
 
@@ -209,6 +210,29 @@ async def test_storage_needs_the_cluster(plane: ControlPlane) -> None:
         with pytest.raises(CapabilityError, match="no kubeconfig"):
             await box.update(cpu=4, storage="20Gi")
         assert plane.sent("PATCH") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("served", ["v1alpha2", "v1alpha1"])
+async def test_storage_and_environment_on_the_object_in_the_cluster(
+    plane: ControlPlane, served: str
+) -> None:
+    plane.served = served
+    key = KUBECONFIG.replace("https://127.0.0.1:6443", plane.address)
+    async with client(plane, api_key=key) as devbox:
+        box = await devbox.create("mybox", runtime="python", storage="20Gi", wait=False)
+        assert plane.boxes["mybox"].storage == "20Gi"
+        info = await box.update(storage="30Gi", env={"MODE": "prod"})
+        assert plane.boxes["mybox"].storage == "30Gi"
+        assert [variable.value for variable in info.env] == ["prod"]
+        plane.may_patch = False
+        with pytest.raises(AccessDeniedError, match="object in the cluster") as caught:
+            await box.update(cpu=4, storage="40Gi")
+        assert caught.value.hop == "cluster"
+        assert plane.sent("PATCH", "/api/.*") == []
+        with pytest.raises(AccessDeniedError):
+            await devbox.create("other", runtime="python", storage="20Gi")
+        assert "other" not in plane.boxes
 
 
 @pytest.mark.slow

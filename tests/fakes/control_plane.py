@@ -96,6 +96,7 @@ class FakeBox:
     env: list[dict[str, Any]] = field(default_factory=list)
     releases: list[dict[str, Any]] = field(default_factory=list)
     template_gone: bool = False
+    storage: str = "10Gi"
 
     def look(self) -> None:
         """Let the time of one look pass."""
@@ -129,6 +130,8 @@ class ControlPlane:
         self.bad_ports: set[int] = set()
         self.samples = [(1768201200, 12.5, 40.0), (1768201320, 50.0, 41.0)]
         self.address = ""
+        self.may_patch = True
+        self.served = "v1alpha2"
         self._lock = threading.Lock()
 
     # -- what tests say ----------------------------------------------------------------------------
@@ -183,6 +186,8 @@ class ControlPlane:
     def _route(self, method: str, path: str, query: Any, headers: Any, body: Any) -> Reply:
         if path.startswith("/box/"):
             return self._agent(path)
+        if path.startswith("/apis/"):
+            return self._cluster(method, path, headers, body)
         if path.startswith("/api/v2alpha/devbox") and self.has_v2 and self.lineage == "M":
             return self._v2(method, path.removeprefix("/api/v2alpha/devbox"), query, headers, body)
         if path == "/api/templateRepository/listOfficial" and self.lineage == "M":
@@ -452,6 +457,24 @@ class ControlPlane:
             pod = {"podName": "my-box-abcde", "status": status, "nodeName": "n", "restarts": 1}
             return envelope(200, [pod])
         return not_there()
+
+    def _cluster(self, method: str, path: str, headers: dict[str, str], body: Any) -> Reply:
+        """The API server of the cluster: who may what, and merge patches of the custom resource."""
+        if headers.get("authorization") != f"Bearer {self.token}":
+            return Reply(401, {"kind": "Status", "code": 401, "reason": "Unauthorized"})
+        if path.endswith("/selfsubjectaccessreviews"):
+            return Reply(201, {"status": {"allowed": self.may_patch}})
+        match = re.fullmatch(
+            rf"/apis/devbox\.sealos\.io/{self.served}/namespaces/ns-mine/devboxes/(.+)", path
+        )
+        box = self.boxes.get(match[1]) if match else None
+        if method != "PATCH" or box is None:
+            return Reply(404, {"kind": "Status", "code": 404, "reason": "NotFound"})
+        assert headers["content-type"] == "application/merge-patch+json"
+        spec = body["spec"]
+        box.storage = spec.get("storageLimit", box.storage)
+        box.env = spec.get("config", {}).get("env", box.env)
+        return Reply(200, {"kind": "Devbox"})
 
     def _agent(self, path: str) -> Reply:
         box = self.boxes.get(path.split("/")[2].removeprefix("id-of-"))
