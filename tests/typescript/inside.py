@@ -62,7 +62,7 @@ def main() -> int:
             cwd=script.parent,
             env={"PATH": os.environ["PATH"], "HOME": str(data)},
             stdout=subprocess.PIPE,
-            timeout=100,
+            timeout=280,
         )
     names.close()
     if result.returncode == 0:

@@ -32,12 +32,12 @@ async function refused(name, promise, expected) {
 }
 
 async function until(name, what, condition) {
-  const deadline = Date.now() + 30_000
+  const deadline = Date.now() + 60_000
   for (;;) {
     const value = await call(name, what)
     if (condition(value)) return value
     calls.pop() // polling counts once
-    assert.ok(Date.now() < deadline, `${name}: not within 30 s`)
+    assert.ok(Date.now() < deadline, `${name}: not within 60 s`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
@@ -72,7 +72,7 @@ await refused('createDevbox, taken', () =>
   sdk.createDevboxAsync({ name: 'second', runtime: 'go', resource: { cpu: 1, memory: 1 } }))
 await refused('createDevbox, too large', () =>
   sdk.createDevboxAsync({ name: 'third', runtime: 'go', resource: { cpu: 3, memory: 1 } }))
-await call('waitForReady', () => second.waitForReady({ timeout: 30_000 }))
+await call('waitForReady', () => second.waitForReady({ timeout: 60_000 }))
 assert.equal(await call('isHealthy', () => second.isHealthy()), true)
 const listed = await call('listDevboxes', () => sdk.listDevboxes())
 assert.deepEqual(listed.map((each) => each.name).sort(), ['second', 'ts-box'])
@@ -232,10 +232,10 @@ await call('deployRelease', () => api.deployRelease('ts-box', 'v1'))
 await call('deleteRelease', () => api.deleteRelease('ts-box', 'v1'))
 assert.deepEqual(await call('listReleases, none', () => api.listReleases('ts-box')), [])
 await call('start', () => box.start())
-await call('waitForReady, again', () => box.waitForReady({ timeout: 30_000 }))
+await call('waitForReady, again', () => box.waitForReady({ timeout: 60_000 }))
 assert.equal((await call('readFile, kept', () => box.readFile('abs.txt'))).toString(), 'absolute')
 await call('restart', () => box.restart())
-await call('waitForReady, restarted', () => box.waitForReady(30_000, 100))
+await call('waitForReady, restarted', () => box.waitForReady(60_000, 100))
 await call('shutdown', () => second.shutdown())
 await until('getDevbox, shut down', () => api.getDevbox('second'), (answer) => answer.status === 'Shutdown')
 await call('delete', () => second.delete())

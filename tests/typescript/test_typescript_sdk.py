@@ -37,7 +37,7 @@ def installed() -> Path:
             ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
             cwd=fresh,
             check=True,
-            timeout=100,
+            timeout=300,
         )
         try:
             fresh.rename(cache)
@@ -47,6 +47,7 @@ def installed() -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(320)  # 7 s where nothing else runs
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_real_client_that_nobody_here_wrote(
     installed: Path, tmp_path: Path, backend: str
@@ -64,7 +65,7 @@ def test_a_real_client_that_nobody_here_wrote(
             env={**os.environ, "PYTHONPATH": str(REPOSITORY / "sdk")},
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=300,
         )
     finally:
         script.unlink()
