@@ -160,7 +160,12 @@ def test_a_request_for_nothing_but_a_box() -> None:
 
 def test_names() -> None:
     check_box_name("my-box-1")
-    for wrong, better in (("My_Box", "my-box"), ("-a", "a"), ("a" * 64, "a" * 63), ("ä", "cannot be")):
+    for wrong, better in (
+        ("My_Box", "my-box"),
+        ("-a", "a"),
+        ("a" * 64, "a" * 63),
+        ("ä", "cannot be"),
+    ):
         with pytest.raises(ValueError, match=better):
             check_box_name(wrong)
     name = made_name("node.js", bytes(range(8)))
