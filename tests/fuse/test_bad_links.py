@@ -63,9 +63,7 @@ class Outage:
         self.mark.unlink()
 
     def wait_state(self, *states: str) -> None:
-        wait_until(
-            lambda: self.box.status()["state"] in states, timeout=60, what=f"state {states}"
-        )
+        wait_until(lambda: self.box.status()["state"] in states, timeout=60, what=f"state {states}")
 
 
 @pytest.fixture
