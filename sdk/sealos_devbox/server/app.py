@@ -25,7 +25,7 @@ from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from sealos_devbox.server.admin import admin_routes
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 _HOST = re.compile(r"devbox-([a-z0-9-]+)-(agent|\d{1,5})\..+")
-_BOX_PATH = re.compile(r"/box/([a-z0-9-]+)/(agent|\d{1,5})(?:/.*)?")
+_BOX_PATH = re.compile(r"/box/([a-z0-9-]+)/(agent|\d{1,5})(?:/.*)?", re.DOTALL)
 _CLUSTER_PATHS = ("/apis", "/api/v1/namespaces/", "/version")
 _NOT_FOUND = (
     "<!DOCTYPE html><html><head><title>404: This page could not be found</title></head></html>"
@@ -66,7 +66,9 @@ def create_app(settings: EngineSettings, *, engine: Engine | None = None) -> Sta
             tasks.cancel_scope.cancel()
 
     dispatch = _Dispatch(engine, faults)
-    app = Starlette(routes=[Mount("/", FaultMiddleware(dispatch, faults))], lifespan=lifespan)
+    app = Starlette(lifespan=lifespan)
+    # Not a mount: its pattern does not take a path with a line break.
+    app.router.default = FaultMiddleware(dispatch, faults)
     app.state.engine = engine
     app.state.faults = faults
     return app

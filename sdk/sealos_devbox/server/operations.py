@@ -95,12 +95,23 @@ async def decode(request: Request, kind: Any) -> Any:  # noqa: ANN401 - whatever
 
     Raises msgspec.DecodeError when it is no JSON, Invalid when it is another value.
     """
-    value = msgspec.json.decode(await request.body())
+    value = _whole(msgspec.json.decode(await request.body()))
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise Invalid(_parts(path.rstrip("`")), message) from None
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Make integers of numbers such as 80.0: for JavaScript, and for JSON schema, they are."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, dict):
+        return {key: _whole(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    return value
 
 
 def _parts(path: str) -> list[str | int]:
