@@ -372,3 +372,12 @@ def test_the_key_is_one_that_openssh_reads(tmp_path: Path) -> None:
     key = load_ssh_private_key(private.encode(), None)
     line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     assert public == f"{line} box"
+
+
+async def test_whole_numbers_and_line_breaks(client: httpx.AsyncClient) -> None:
+    body = (
+        b'{"name":"b","runtime":"go","resource":{"cpu":1.0,"memory":2},"ports":[{"number":80.0}]}'
+    )
+    assert (await client.post(V1, content=body)).status_code == 200
+    answer = await client.post(f"{V1}/b%0A/start")
+    assert (answer.status_code, answer.json()["message"]) == (404, "HTTP request failed")
