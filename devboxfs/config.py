@@ -32,6 +32,14 @@ class ExitCode(enum.IntEnum):
     NOT_MOUNTED = 8
     NO_ANSWER = 9
     DIED = 10
+    EXISTS = 11
+    DENIED = 12
+    UNAVAILABLE = 13
+    STATE = 14
+    QUOTA = 15
+    UNSUPPORTED = 16
+    NOT_FOUND = 17
+    NO_SERVICE = 18
     INTERRUPTED = 130
 
 
@@ -47,6 +55,14 @@ EXIT_CODES: Final[dict[ExitCode, str]] = {
     ExitCode.NOT_MOUNTED: "no box is mounted there",
     ExitCode.NO_ANSWER: "no answer in time",
     ExitCode.DIED: "the daemon ended unexpectedly",
+    ExitCode.EXISTS: "there is one of that name already",
+    ExitCode.DENIED: "the service does not accept the credential, or it has no right to do that",
+    ExitCode.UNAVAILABLE: "the service or the box cannot be reached, or failed itself",
+    ExitCode.STATE: "the state of the box does not allow that now",
+    ExitCode.QUOTA: "the account or the quota does not allow that, or requests came too fast",
+    ExitCode.UNSUPPORTED: "the service cannot do that",
+    ExitCode.NOT_FOUND: "there is no such release, port, variable or profile",
+    ExitCode.NO_SERVICE: "the service, profile or credential that is meant cannot be used",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
 

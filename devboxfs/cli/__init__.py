@@ -1,6 +1,6 @@
 """The command `devboxfs`: arguments, texts, exit codes.
 
-====  ====================================================================
+====  =========================================================================
   0   done; after umount and sync: everything is in the box
   1   it failed for a reason that has no number of its own
   2   wrong arguments
@@ -12,8 +12,16 @@
   8   no box is mounted there
   9   no answer in time
  10   the daemon ended unexpectedly
+ 11   there is one of that name already
+ 12   the service does not accept the credential, or it has no right to do that
+ 13   the service or the box cannot be reached, or failed itself
+ 14   the state of the box does not allow that now
+ 15   the account or the quota does not allow that, or requests came too fast
+ 16   the service cannot do that
+ 17   there is no such release, port, variable or profile
+ 18   the service, profile or credential that is meant cannot be used
 130   interrupted from the keyboard
-====  ====================================================================
+====  =========================================================================
 
 The table is `config.EXIT_CODES`, which `--help` shows. Nothing heavy is imported before it is
 needed: `status` starts without trio.
