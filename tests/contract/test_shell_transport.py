@@ -12,9 +12,12 @@ import pytest
 
 from sealos_devbox._transport.agent.runner import AgentRunner
 from sealos_devbox._transport.base import FileTransport
+from sealos_devbox._transport.kube.runner import ExecRunner
 from sealos_devbox._transport.shell.transport import open_shell_transport
+from tests.contract.test_exec_channel import TARGET, V4, access_to
 from tests.contract.transport_contract import TransportContract, is_running
 from tests.fakes.agent import FakeAgent, agent_client
+from tests.fakes.exec_server import exec_server
 from tests.fakes.shell_runner import LocalRunner
 
 pytestmark = pytest.mark.slow
@@ -109,3 +112,44 @@ class TestThroughTheAgent(ShellContract):
         with anyio.fail_after(20):
             while is_running(pid):
                 await transport.stat(b"")
+
+
+class TestByExec(ShellContract):
+    """Every call is a stream of its own, with a shell at its end."""
+
+    call_bytes = 2000
+    at_once = 50
+    contents = 60
+    versions: tuple[str, ...] = ("v5.channel.k8s.io", *V4)
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
+
+    @asynccontextmanager
+    async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:
+        async with exec_server() as server, access_to(server) as access:
+            server.versions = self.versions
+            runner = ExecRunner(access, TARGET, workspace=str(root), user="")
+            async with open_shell_transport(runner) as transport:
+                yield transport
+
+
+class TestByExecWithoutHalfClose:
+    """What version 4 makes different: an input has no end of its own."""
+
+    versions = V4
+    anyio_backend = TestByExec.anyio_backend
+    open_transport = TestByExec.open_transport
+    root = TestByExec.root
+    transport = TestByExec.transport
+    require = TestByExec.require
+    run = TestByExec.run
+    told = TestByExec.told
+    contents = TestByExec.contents
+    test_stat = TestByExec.test_stat
+    test_large_and_many_contents = TestByExec.test_large_and_many_contents
+    test_exec = TestByExec.test_exec
+    test_exec_much_in_and_out = TestByExec.test_exec_much_in_and_out
+    test_signals_and_status = TestByExec.test_signals_and_status
+    test_leaving_kills_the_command = TestByExec.test_leaving_kills_the_command
