@@ -6,12 +6,8 @@ box: the file is named by its SHA-256, and takes its name only once it is whole.
 
 from __future__ import annotations
 
-import functools
-import gzip
-import hashlib
 import logging
 import secrets
-import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +20,7 @@ import anyio.to_thread
 
 from sealos_devbox._protocol import bootstrap
 from sealos_devbox._protocol.exec_stream import OFFERED
-from sealos_devbox._transport.helper_bundle import find_helper
+from sealos_devbox._transport.helper_files import HelperFile, find_helpers
 from sealos_devbox._transport.kube.access import KubernetesAccess
 from sealos_devbox._transport.kube.exec_channel import ExecChannel, ExecTarget, open_exec_channel
 from sealos_devbox.errors import CapabilityError, ConnectError
@@ -37,8 +33,6 @@ ANSWER_WAIT: Final = 30.0
 """For the shell in the box; a box under load is slow to start one."""
 UPLOAD_WAIT: Final = 600.0
 """For the helper to get there: a megabyte, at 2 KB/s."""
-ELF_MACHINES: Final = {62: "amd64", 183: "arm64"}
-"""e_machine of an executable (elf.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +112,7 @@ async def open_helper_channel(
 
     Raises CapabilityError, with the reason, where it may not run; ConnectError where the way broke.
     """
-    helpers = await anyio.to_thread.run_sync(_find_helpers, options.helper)
+    helpers = await anyio.to_thread.run_sync(find_helpers, options.helper)
     skipped: list[str] = []
     for _ in range(len(options.places) + 1):
         async with open_exec_channel(
@@ -137,11 +131,11 @@ async def open_helper_channel(
 
 async def _start(
     channel: ExecChannel,
-    helpers: Mapping[str, Path],
+    helpers: Mapping[str, HelperFile],
     options: BootstrapOptions,
     skipped: list[str],
 ) -> tuple[bootstrap.Started | bootstrap.Refused | bootstrap.Failed, int]:
-    hashes = {name: _digest(*_identity(path)) for name, path in helpers.items()}
+    hashes = {name: helper.digest for name, helper in helpers.items()}
     line = bootstrap.script(
         hashes,
         root=options.root,
@@ -156,9 +150,8 @@ async def _start(
             answer = await _answer(channel)
         if not isinstance(answer, bootstrap.Needed):
             return answer, 0
-        content = await anyio.to_thread.run_sync(
-            _content, *_identity(helpers[answer.architecture]), answer.compressed
-        )
+        helper, compressed = helpers[answer.architecture], answer.compressed
+        content = await anyio.to_thread.run_sync(lambda: helper.content(compressed=compressed))
         _log.info("uploading the helper, %d bytes, into %s", len(content), answer.place)
         with anyio.fail_after(UPLOAD_WAIT):
             await channel.send(b"%d\n" % len(content))
@@ -190,42 +183,3 @@ async def _answer(channel: ExecChannel) -> bootstrap.Answer:
             raise CapabilityError(
                 f"The helper cannot be started in the box: {said}", hop="box"
             ) from None
-
-
-def _find_helpers(given: Path | None) -> dict[str, Path]:
-    """Return the helpers that can be sent, by architecture; hashes them, for later."""
-    if given is None:
-        helpers = {name: find_helper(name) for name in bootstrap.MACHINES}
-    else:
-        helpers = {_architecture(given): given}
-    for path in helpers.values():
-        _digest(*_identity(path))
-    return helpers
-
-
-def _architecture(helper: Path) -> str:
-    try:
-        with helper.open("rb") as file:
-            head = file.read(20)
-    except OSError as error:
-        raise CapabilityError(f"The helper {helper} cannot be read: {error.strerror}.") from error
-    machine = struct.unpack("<H", head[18:20])[0] if len(head) == 20 else 0
-    if head[:4] != b"\x7fELF" or machine not in ELF_MACHINES:
-        raise CapabilityError(f"{helper} is no helper: it is no executable for amd64 or arm64.")
-    return ELF_MACHINES[machine]
-
-
-def _identity(path: Path) -> tuple[Path, int, int]:
-    status = path.stat()
-    return path, status.st_mtime_ns, status.st_size
-
-
-@functools.lru_cache(maxsize=8)
-def _digest(path: Path, _mtime_ns: int, _size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@functools.lru_cache(maxsize=2)
-def _content(path: Path, _mtime_ns: int, _size: int, compressed: bool) -> bytes:
-    content = path.read_bytes()
-    return gzip.compress(content, 6, mtime=0) if compressed else content

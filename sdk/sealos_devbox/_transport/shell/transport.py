@@ -253,6 +253,10 @@ class ShellTransport:
         self._runner.check()
         return 0, 0, self._peer.boot_id
 
+    async def locks(self, journal: bytes, paths: builtins.list[bytes]) -> builtins.list[bool]:
+        """Fail: nothing in the box keeps locks for a client (there is no capability `locks`)."""
+        raise CapabilityError("locks of git need the helper, which is not in this box")
+
     async def detach(self, journal: bytes) -> None:
         """Nothing is kept."""
         self._runner.check()
