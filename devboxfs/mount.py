@@ -55,6 +55,8 @@ MAX_TASKS = 1000
 """Requests answered at once. Tasks are cheap; the limit on work for the box is at the transport."""
 READ_AGAIN = 0.5
 """Seconds after which a read of /dev/fuse that found nothing is given up."""
+LET_GO = 2.0
+"""Seconds for which the main loop may go on when nothing is mounted any more."""
 READ_AHEAD_KB = 1024
 """Kernel read-ahead per file: reads then arrive in up to 1 MiB instead of 128 KiB."""
 
@@ -138,6 +140,9 @@ class _Mount:
         self.notifier = Notifier()
         self.filesystem: FileSystem | None = None
         self._table_exists = trio.Event()
+        self._serving = trio.CancelScope()
+        self._served = trio.Event()
+        """Requests are answered no longer."""
         self._unmounted = trio.Event()
         self._left = ""
         """Why the flush before unmounting left something in the journal."""
@@ -277,9 +282,11 @@ class _Mount:
             signal.signal(signal.SIGALRM, _nothing)
             signal.setitimer(signal.ITIMER_REAL, READ_AGAIN, READ_AGAIN)
             try:
-                await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
+                with self._serving:
+                    await pyfuse3.main(min_tasks=4, max_tasks=MAX_TASKS)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                self._served.set()
             inner.cancel_scope.cancel()
         # Unmounted. What was written between the last flush and that moment is still on its way;
         # when that flush did not get through, another wait would not either.
@@ -307,7 +314,16 @@ class _Mount:
             await trio.to_thread.run_sync(
                 lambda: mountpoint.unmount(self.config.mountpoint, lazy=True)
             )
+        await self._end_serving()
+
+    async def _end_serving(self) -> None:
+        """Have the main loop end, which waits for handlers that nobody waits for any more."""
+        if self._served.is_set():
+            return
         pyfuse3.terminate()
+        with trio.move_on_after(LET_GO):
+            await self._served.wait()
+        self._serving.cancel()
 
     # -- what commands ask -------------------------------------------------------------------------
 
@@ -412,6 +428,11 @@ class _Mount:
         except BaseException:
             self.notifier.echo.resume()
             raise
+        # The kernel ends the main loop, unless another mount namespace has a copy of this mount: a
+        # container that was started meanwhile. It stays there, dead.
+        with trio.move_on_after(LET_GO):
+            await self._served.wait()
+        await self._end_serving()
         with trio.move_on_after(self.config.timeout + 5):
             await self._unmounted.wait()
         figures = self.writeback.statistics()

@@ -309,7 +309,10 @@ def repair(mount: Mount) -> None:
 
 
 def wait_gone(mount: Mount, *, timeout: float) -> bool:
-    """Wait until the mount is in the table no longer; the kernel announces changes to pollers."""
+    """Wait until the mount is in the table no longer; the kernel announces changes to pollers.
+
+    Its number alone does not tell: the next mount of anything anywhere gets it.
+    """
     import time
 
     until = time.monotonic() + timeout
@@ -317,7 +320,9 @@ def wait_gone(mount: Mount, *, timeout: float) -> bool:
         poll = select.poll()
         poll.register(table, select.POLLERR | select.POLLPRI)
         while True:
-            if all(other.mount_id != mount.mount_id for other in mounts()):
+            if all(
+                (other.mount_id, other.path) != (mount.mount_id, mount.path) for other in mounts()
+            ):
                 return True
             left = until - time.monotonic()
             if left <= 0:

@@ -24,8 +24,8 @@ Progress = Callable[[Json], None]
 
 AFTER_FLUSH: Final = 60.0
 """How long the daemon may take for all that comes after flushing, the last flush included."""
-EXIT_TIME: Final = 15.0
-"""How long a daemon may take to end after its mount has gone; guessed."""
+EXIT_TIME: Final = 30.0
+"""How long a daemon may take to end after its mount has gone: it syncs files on a busy disk."""
 FORCE_EXIT_TIME: Final = 2.0
 """The same after `--force`, before it is killed."""
 FORCE_TIME: Final = 5.0

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import trio
 
+from devboxfs.core.git_tree import in_git_directory
 from devboxfs.core.node import Directory, Node
 from devboxfs.vfs.table import ROOT_INO, Watchers
 
@@ -45,6 +46,8 @@ AHEAD = 16
 """Operations that the process is given at once."""
 RESTART = 1.0
 """Seconds between an unexpected end of the process and the next."""
+END = 2.0
+"""Seconds that the process may take to end once killed: what it waits for is answered here."""
 
 Key = tuple[int, bytes]
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -107,7 +110,9 @@ class Echo(Watchers):
         self._all: dict[int, Token] = {}
         self._numbers = 0
         self._wanted = trio.Event()
-        self._idle = trio.Event()
+        self._process: trio.Process | None = None
+        self._resumed = trio.Event()
+        self._resumed.set()
         self._counts = {"performed": 0, "refused": 0, "given_up": 0}
 
     def statistics(self) -> EchoStatistics:
@@ -218,6 +223,10 @@ class Echo(Watchers):
             return False
         if directory.lookups <= 0 and directory.ino != ROOT_INO:
             return False
+        if in_git_directory(directory):
+            # Its files exclude one another by their names: nobody else may touch these.
+            self._missed[directory.ino] = directory
+            return False
         if len(self._all) >= MOST:
             self._missed[directory.ino] = directory
             self._counts["given_up"] += 1
@@ -314,8 +323,6 @@ class Echo(Watchers):
         token.done = True
         del self._all[token.number]
         self._sent.pop(token.number, None)
-        if not self._sent:
-            self._idle.set()
         if self._expected.get(token.key) is token:
             del self._expected[token.key]
         if self._changes.get(token.node.ino) is token:
@@ -350,9 +357,11 @@ class Echo(Watchers):
             # In a thread: this process answers.
             root = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
             while True:
+                await self._resumed.wait()
                 await self._live(mountpoint, root.st_dev)
-                log.warning("the process that repeats changes ended; another one is started")
-                await trio.sleep(RESTART)
+                if self._resumed.is_set():
+                    log.warning("the process that repeats changes ended; another one is started")
+                    await trio.sleep(RESTART)
         except OSError as exc:
             log.warning("local watchers hear nothing of changes in the box: %s", exc)
         finally:
@@ -367,19 +376,16 @@ class Echo(Watchers):
         self._ready.clear()
 
     async def pause(self) -> None:
-        """Take no more changes, and wait until the process has left the mount."""
-        self._enabled = False
-        for token in list(self._all.values()):
-            if not token.sent:
-                self._finish(token, performed=False)
-        with trio.move_on_after(1):
-            while self._sent:
-                self._idle = trio.Event()
-                await self._idle.wait()
+        """Take no more changes, and end the process: what it has open keeps the mount busy."""
+        self._resumed = trio.Event()
+        self.stop()
+        process = self._process
+        if process is not None:
+            await _end(process)
 
     def resume(self) -> None:
-        """Take changes again."""
-        self._enabled = self.pid != 0
+        """Take changes again, by a new process."""
+        self._resumed.set()
 
     async def _live(self, mountpoint: Path, device: int) -> None:
         program = Path(__file__).with_name("echo_process.py")
@@ -389,6 +395,9 @@ class Echo(Watchers):
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", start_new_session=True
         )
         try:
+            if not self._resumed.is_set():
+                return
+            self._process = process
             self.pid = process.pid
             self._enabled = True
             async with trio.open_nursery() as nursery:
@@ -397,10 +406,13 @@ class Echo(Watchers):
                 await self._collect(process)
                 nursery.cancel_scope.cancel()
         finally:
+            self._process = None
             self.stop()
-            process.kill()
-            with trio.move_on_after(5, shield=True):
-                await process.wait()
+            with trio.CancelScope(shield=True):
+                await _end(process)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    await trio.aclose_forcefully(pipe)
 
     async def _look_after(self) -> None:
         while True:
@@ -460,3 +472,11 @@ class Echo(Watchers):
                     log.debug("%s: %d", token.operation, code)
                     self._finish(token, performed=code == 0)
             self._wanted.set()
+
+
+async def _end(process: trio.Process) -> None:
+    process.kill()
+    with trio.move_on_after(END):
+        await process.wait()
+        return
+    log.warning("the process that repeats changes (pid %d) has not ended yet", process.pid)

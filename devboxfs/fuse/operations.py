@@ -27,12 +27,12 @@ from pyfuse3 import (
     RequestContext,
 )
 
+from devboxfs.core.git_tree import in_git_directory, may_be_cached
 from devboxfs.core.node import Directory, Node
 from devboxfs.fuse.attributes import absent, entry_attributes, statvfs_data
 from devboxfs.fuse.boundary import handler
 from devboxfs.vfs.content import OpenFile
 from devboxfs.vfs.filesystem import FileSystem
-from devboxfs.vfs.locks import in_git_directory, may_be_cached
 from devboxfs.vfs.metadata import AttributeChange
 from devboxfs.vfs.ownership import Caller, Ownership
 

@@ -134,13 +134,16 @@ class Content:
         for _attempt in range(ATTEMPTS):
             if not node.is_file or node.content is not None or node.box is None or not node.size:
                 return
+            version = node.box.version
             try:
-                await self.reader.secure(_BoxFile(node, node.box.version))
+                await self.reader.secure(_BoxFile(node, version))
             except OSError as exc:
                 if exc.errno not in (errno.ESTALE, errno.ENOENT):
                     raise
             else:
-                return
+                if node.box.version == version:
+                    return
+                continue
             await self.remote.refresh(node)
             if node.parent is None:
                 break

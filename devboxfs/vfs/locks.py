@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 import trio
 
-from devboxfs.core.git_paths import INDEX, LockKind, is_git_directory, is_lock_name, lock_kind
+from devboxfs.core.git_paths import INDEX, LockKind, is_lock_name, lock_kind
 from devboxfs.core.node import Directory, Lock, Node
 from devboxfs.vfs.link import BoxLink, LinkState
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.remote import NAMESPACE_TIMEOUT, Remote
 from devboxfs.vfs.table import Table
 
-__all__ = ["GitLocks", "LockStatistics", "in_git_directory", "may_be_cached"]
+__all__ = ["GitLocks", "LockStatistics"]
 
 log = logging.getLogger(__name__)
 
@@ -164,27 +164,3 @@ def _look(node: Node | None) -> tuple[object, ...] | None:
     if node is None:
         return None
     return (node.ino, node.ctime_ns, node.mtime_ns, node.size)
-
-
-def in_git_directory(directory: Directory | None) -> bool:
-    """Whether a directory is one of git's own, or below one."""
-    while directory is not None:
-        if is_git_directory(directory.children):
-            return True
-        directory = directory.parent
-    return False
-
-
-def may_be_cached(directory: Directory | None, name: bytes) -> bool:
-    """Whether the kernel may keep what it hears of an entry.
-
-    In git's own directories it asks every time: a lock's holder must see what was there when it
-    was made, and invalidations come a moment later. Objects do not change (but are not absent for
-    long: see in_git_directory).
-    """
-    below = name
-    while directory is not None:
-        if is_git_directory(directory.children):
-            return below == b"objects"
-        below, directory = directory.name, directory.parent
-    return True
