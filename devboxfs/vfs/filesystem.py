@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from devboxfs.core.chunks import MEDIUM
+from devboxfs.core.git_tree import in_git_directory, may_be_cached
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.permissions import BoxUser
 from devboxfs.vfs.clock import BoxClock
@@ -22,7 +23,7 @@ from devboxfs.vfs.consistency import Consistency
 from devboxfs.vfs.content import Content, OpenFile
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.link import BoxLink
-from devboxfs.vfs.locks import GitLocks, in_git_directory, may_be_cached
+from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
 from devboxfs.vfs.ownership import Caller

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from devboxfs.core.event_log import OWN, EventLog
+from devboxfs.core.git_tree import replaces_files
 from devboxfs.core.node import Directory, Node
 from sealos_devbox import Attributes
 
@@ -22,6 +23,7 @@ __all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table", "Watchers"]
 ROOT_INO = 1
 PRIVATE_INO = 1 << 48
 """Inode numbers from here upwards are ours (writeback/identities.py)."""
+IN_MODIFY, IN_MOVED_TO = 0x2, 0x80
 
 
 class Kernel(Protocol):
@@ -349,7 +351,9 @@ class Table:
 
     def _put_remote(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> None:
         child = directory.children.get(name)
-        if child is not None and _same_object(child, attr):
+        if child is not None and (
+            _same_object(child, attr) and (child.pending or not self._took_number(child, attr))
+        ):
             self.update(child, attr, event)
             return
         if child is not None:
@@ -370,6 +374,20 @@ class Table:
             return
         self.kernel.entry(directory, name)
         self.watchers.changed(node, content=True)
+
+    def _took_number(self, node: Node, attr: Attributes) -> bool:
+        """Whether this is another file, which has the number of a removed one.
+
+        File systems give free numbers again at once. If the node took its content, who has mapped
+        the old file would be killed (SIGBUS) where the new one is shorter.
+        """
+        box = node.box
+        if box is None or not node.is_file or node.parent is None or node.links is not None:
+            return False
+        if (box.size, box.mtime_ns) == (attr.size, attr.mtime_ns):
+            return False
+        mask = self.watchers.mask or 0
+        return bool(mask & IN_MOVED_TO and not mask & IN_MODIFY) or replaces_files(node.parent)
 
     def _stash(
         self, directory: Directory, name: bytes, event: int, attr: Attributes | None
@@ -420,7 +438,8 @@ class Table:
                 self._hear(directory, name, event)
         heard, node.remote = node.remote, None
         if heard is not None and heard[0] > event and heard[1] is not None:
-            if node.box is None or node.box.ino == heard[1].ino:
+            same = node.box is None or node.box.ino == heard[1].ino
+            if same and not self._took_number(node, heard[1]):
                 self.update(node, heard[1], heard[0])
             elif node.parent is not None:
                 self.rescan(node.parent)
