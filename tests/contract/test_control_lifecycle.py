@@ -415,11 +415,24 @@ async def test_units_of_the_list_and_of_the_detail(
     assert listed.uid == box.uid
 
 
+async def test_create_from_a_template_by_its_own_name(
+    plane: ControlPlane, devbox: AsyncDevbox
+) -> None:
+    box = await devbox.create("mybox", template="python")
+    (body,) = plane.sent("POST", "/api/v1/devbox")
+    assert (body["runtime"], body["isRuntimeName"]) == ("python", True)
+    assert box.template is not None
+    assert box.template.exact
+    with pytest.raises(ValueError, match="give either"):
+        await devbox.create("other", template="python", runtime="python")
+
+
 async def test_a_box_whose_template_is_gone(plane: ControlPlane, devbox: AsyncDevbox) -> None:
     plane.add("mybox", template_gone=True)
     box = await devbox.get("mybox")
     assert box.info is not None
     assert (box.info.state, box.info.resources.cpu) == (BoxState.RUNNING, 1)
+    assert await devbox.list() == []  # as the service says
 
 
 async def test_update(plane: ControlPlane, devbox: AsyncDevbox) -> None:

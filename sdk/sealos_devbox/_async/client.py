@@ -59,6 +59,7 @@ class AsyncDevbox:
         *,
         language: str | None = None,
         runtime: str | None = None,
+        template: str | None = None,
         cpu: float | str | None = None,
         memory: int | str | None = None,
         storage: int | str | None = None,
@@ -72,12 +73,15 @@ class AsyncDevbox:
 
         `runtime` names a template of the region, ``"python"`` or ``"python:3.11"``; `language` is
         enough too. A region has one version of each template, so the nearest is taken, and when it
-        is not what was asked for, the log and `template` of the box say so. Without both, the
+        is not what was asked for, the log and `template` of the box say so. `template` takes none
+        but the one of that name, also one that `templates` does not list. Without all three, the
         embedded engine makes a box that is an empty directory.
 
         `cpu` is in cores or as ``"500m"``, by default 1; `memory` and `storage` in bytes or as
-        ``"2Gi"``, by default 2 GiB and what the service gives. What the region does not have is
-        ValueError, with what is nearest. `storage` is set on the box's object in the cluster, where
+        ``"2Gi"``, by default 2 GiB and what the service gives. Regions take cpu 0.1, 0.2, 0.5, 1,
+        2, 4, 8, 16 and memory 0.1, 0.5, 1, 2, 4, 8, 16, 32 GiB, and for most runtimes anything
+        between 0.1 and 32. What a region does not have is ValueError, with what is nearest.
+        `storage` is set on the box's object in the cluster, where
         the credential allows it; else an error is raised before anything is made.
 
         With `wait`, returns when the box can be used. Raises DeadlineExceededError after `timeout`
@@ -85,7 +89,7 @@ class AsyncDevbox:
         whether the box was made. Leaving the block of a box that this made deletes it.
         """
         request = box_request(
-            language, runtime, cpu, memory, storage, ports, env, autostart=autostart
+            language, runtime, cpu, memory, storage, ports, env, autostart, template
         )
         if name is None:
             name = made_name(language or (runtime or "").partition(":")[0], os.urandom(8))
@@ -108,6 +112,7 @@ class AsyncDevbox:
         *,
         language: str | None = None,
         runtime: str | None = None,
+        template: str | None = None,
         cpu: float | str | None = None,
         memory: int | str | None = None,
         storage: int | str | None = None,
@@ -123,7 +128,7 @@ class AsyncDevbox:
         there is stays as it is, stopped too. Leaving the block of this box does not delete it.
         """
         request = box_request(
-            language, runtime, cpu, memory, storage, ports, env, autostart=autostart
+            language, runtime, cpu, memory, storage, ports, env, autostart, template
         )
         check_box_name(name)
         if request.is_plain:
@@ -148,7 +153,10 @@ class AsyncDevbox:
         await self._box(BoxRecord(name, name, self.service)).delete(wait=wait, timeout=timeout)
 
     async def list(self) -> builtins.list[AsyncBox]:
-        """Return the boxes, by name."""
+        """Return the boxes, by name.
+
+        A region lists no box whose template it has no longer; `get` finds that by its name.
+        """
         return [self._box(record) for record in await self._service.list()]
 
     async def templates(self) -> builtins.list[Template]:
@@ -210,10 +218,14 @@ def box_request(
     storage: int | str | None,
     ports: Sequence[int | PortRequest | Port],
     env: Mapping[str, str] | Sequence[EnvVar] | None,
-    *,
     autostart: bool,
+    template: str | None,
 ) -> BoxRequest:
     """Check what can be checked without the region; raises ValueError."""
+    if template is not None and (runtime is not None or language is not None):
+        raise ValueError("template names one, and runtime and language look for one: give either")
+    if template == "":
+        raise ValueError("a template has a name")
     return BoxRequest(
         language,
         runtime,
@@ -223,6 +235,7 @@ def box_request(
         port_requests(ports),
         env_variables(env or ()),
         autostart,
+        template,
     )
 
 

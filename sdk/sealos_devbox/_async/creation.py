@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 
 import anyio
@@ -13,6 +14,7 @@ from sealos_devbox.errors import (
     BoxExistsError,
     BoxNotFoundError,
     DeadlineExceededError,
+    NotFoundError,
     ServerError,
 )
 
@@ -34,7 +36,13 @@ async def make_box(service: Service, name: str, request: BoxRequest, timeout: fl
         spec = request.spec(name, offered)
         if await _exists(control, name):
             raise BoxExistsError(f"There is a box {name!r} already.", hop="control-plane")
-        notes = await control.create(spec)
+        try:
+            notes = await control.create(spec)
+        except NotFoundError as error:
+            near = difflib.get_close_matches(spec.template.runtime, offered, n=3)
+            if near and not error.hint:
+                error.hint = f"Did you mean {' or '.join(map(repr, near))}?"
+            raise
         for note in notes:
             _log.warning("box %s: %s", name, note)
         record = await service.record(await _described(control, name))

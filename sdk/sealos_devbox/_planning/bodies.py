@@ -60,7 +60,7 @@ def v1_takes(cpu: float | None, memory: int | None) -> bool:
 
 def v2_takes(spec: BoxSpec) -> bool:
     """Whether v2alpha can make this box: its runtimes are a closed list, autostart does nothing."""
-    return spec.template.runtime in V2_RUNTIMES and not spec.autostart
+    return spec.template.runtime in V2_RUNTIMES and not (spec.autostart or spec.by_name)
 
 
 def v1_create(spec: BoxSpec) -> dict[str, Any]:
@@ -74,6 +74,8 @@ def v1_create(spec: BoxSpec) -> dict[str, Any]:
     }
     if spec.autostart:
         body["autostart"] = True
+    if spec.by_name:
+        body["isRuntimeName"] = True
     return body
 
 

@@ -27,6 +27,8 @@ class BoxSpec:
     ports: tuple[PortRequest | Port, ...] = ()
     env: tuple[EnvVar, ...] = ()
     autostart: bool = False
+    by_name: bool = False
+    """Whether the template is meant by its own name, which the list of templates does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class BoxRequest:
     ports: tuple[PortRequest | Port, ...] = ()
     env: tuple[EnvVar, ...] = ()
     autostart: bool = False
+    template: str | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -49,13 +52,18 @@ class BoxRequest:
 
     def spec(self, name: str, offered: Sequence[str]) -> BoxSpec:
         """Return the box that is asked for; raises ValueError when no template fits."""
+        if self.template is not None:
+            template = TemplateMatch(self.template, self.template, exact=True)
+        else:
+            template = match_template(self.runtime, self.language, offered)
         return BoxSpec(
             name=name,
-            template=match_template(self.runtime, self.language, offered),
+            template=template,
             cpu=self.cpu or 1.0,
             memory=self.memory or 2 * GIB,
             storage=self.storage,
             ports=self.ports,
             env=self.env,
             autostart=self.autostart,
+            by_name=self.template is not None,
         )

@@ -45,6 +45,7 @@ class Devbox:
         *,
         language: str | None = None,
         runtime: str | None = None,
+        template: str | None = None,
         cpu: float | str | None = None,
         memory: int | str | None = None,
         storage: int | str | None = None,
@@ -58,12 +59,15 @@ class Devbox:
 
         `runtime` names a template of the region, ``"python"`` or ``"python:3.11"``; `language` is
         enough too. A region has one version of each template, so the nearest is taken, and when it
-        is not what was asked for, the log and `template` of the box say so. Without both, the
+        is not what was asked for, the log and `template` of the box say so. `template` takes none
+        but the one of that name, also one that `templates` does not list. Without all three, the
         embedded engine makes a box that is an empty directory.
 
         `cpu` is in cores or as ``"500m"``, by default 1; `memory` and `storage` in bytes or as
-        ``"2Gi"``, by default 2 GiB and what the service gives. What the region does not have is
-        ValueError, with what is nearest. `storage` is set on the box's object in the cluster, where
+        ``"2Gi"``, by default 2 GiB and what the service gives. Regions take cpu 0.1, 0.2, 0.5, 1,
+        2, 4, 8, 16 and memory 0.1, 0.5, 1, 2, 4, 8, 16, 32 GiB, and for most runtimes anything
+        between 0.1 and 32. What a region does not have is ValueError, with what is nearest.
+        `storage` is set on the box's object in the cluster, where
         the credential allows it; else an error is raised before anything is made.
 
         With `wait`, returns when the box can be used. Raises DeadlineExceededError after `timeout`
@@ -77,6 +81,7 @@ class Devbox:
                 name,
                 language=language,
                 runtime=runtime,
+                template=template,
                 cpu=cpu,
                 memory=memory,
                 storage=storage,
@@ -98,6 +103,7 @@ class Devbox:
         *,
         language: str | None = None,
         runtime: str | None = None,
+        template: str | None = None,
         cpu: float | str | None = None,
         memory: int | str | None = None,
         storage: int | str | None = None,
@@ -119,6 +125,7 @@ class Devbox:
                 name,
                 language=language,
                 runtime=runtime,
+                template=template,
                 cpu=cpu,
                 memory=memory,
                 storage=storage,
@@ -135,7 +142,10 @@ class Devbox:
         self._portal.call(self._async.delete, name, wait=wait, timeout=timeout)
 
     def list(self) -> builtins.list[Box]:
-        """Return the boxes, by name."""
+        """Return the boxes, by name.
+
+        A region lists no box whose template it has no longer; `get` finds that by its name.
+        """
         return [Box(self._portal, item) for item in self._portal.call(self._async.list)]
 
     def templates(self) -> builtins.list[Template]:

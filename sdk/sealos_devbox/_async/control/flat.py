@@ -89,6 +89,11 @@ class FlatControl:
             await self._resource.check()
         runtime = spec.template.runtime
         what = f"Making the box {spec.name!r}"
+        if spec.by_name:
+            raise CapabilityError(
+                "This region makes no boxes of a template that is named: it has a closed list.",
+                hint="Name the runtime instead.",
+            )
         by_template = runtime in V1_OLD_RUNTIMES and bodies.v1_takes(spec.cpu, spec.memory)
         if not by_template and runtime not in bodies.FLAT_RUNTIMES:
             check_resources(spec.cpu, spec.memory, any_value=False)

@@ -2,7 +2,7 @@
 
 Made by v1: nearly everything, for it is what the service's own clients use. By v2alpha: metrics
 (v1's are a hundred times too large), sizes that v1 has no choice for, when a box was made, and
-boxes whose template is gone.
+looking at a box whose template is gone from the region's database.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ModernControl:
     # -- boxes -------------------------------------------------------------------------------------
 
     async def list(self) -> builtins.list[BoxInfo]:
-        """Return all boxes; those that v1 leaves out, whose template is gone, by v2alpha."""
+        """Return the boxes whose template the region has: neither v1 nor v2alpha lists others."""
         try:
             answer = await self._v1("GET", _V1, "Listing the boxes", repeatable=True)
         except ServerError as error:
