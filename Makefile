@@ -38,9 +38,10 @@ check: setup ## formatting, lint, types, directions of imports, generated code, 
 		{ echo "Not formatted (make format): $$unformatted"; exit 1; }
 	cd sdk/helper && $(GO) vet ./...
 
+# Most tests of a mount wait for something, so two at once take little more than half the time.
 test: setup ## all tests, on real mounts
 	cd sdk/helper && $(GO) test ./...
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 2 --dist loadfile
 
 retest: setup ## what failed last time
 	cd sdk/helper && $(GO) test ./...

@@ -33,12 +33,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Once, before the workers of pytest-xdist begin: to one of them, a mount that is dead because
+    # the other one's test wants it so would look like a left-over.
+    if not hasattr(session.config, "workerinput"):
+        unmount(mount for mount in temporary_mounts() if is_dead(mount))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _sweep_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    unmount(mount for mount in temporary_mounts() if is_dead(mount))
     yield
     ours = tmp_path_factory.getbasetemp()
-    unmount(mount for mount in temporary_mounts() if mount.is_relative_to(ours) or is_dead(mount))
+    unmount(mount for mount in temporary_mounts() if mount.is_relative_to(ours))
 
 
 def temporary_mounts() -> list[Path]:
