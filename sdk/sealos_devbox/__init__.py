@@ -110,6 +110,7 @@ from sealos_devbox.types import (
     ManyRecord,
     Outcome,
     PeerInfo,
+    Rung,
     Version,
 )
 
@@ -196,6 +197,7 @@ __all__ = [
     "ReleaseState",
     "Releases",
     "Resources",
+    "Rung",
     "Runtime",
     "Secret",
     "SecretRef",

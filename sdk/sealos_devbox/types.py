@@ -24,6 +24,7 @@ __all__ = [
     "ManyRecord",
     "Outcome",
     "PeerInfo",
+    "Rung",
     "Version",
 ]
 
@@ -176,6 +177,20 @@ class PeerInfo(msgspec.Struct, frozen=True):
     root_attr: Attributes
     statvfs: FileSystemUsage
     compress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """The way that was taken to a box, and why no better one."""
+
+    name: str
+    """``helper``, ``agent``, ``exec``, or a plugin's name."""
+    description: str
+    """For people to read."""
+    weaker: tuple[str, ...] = ()
+    """What this way cannot do as well as the helper; empty where the helper is at its end."""
+    passed_over: tuple[tuple[str, str], ...] = ()
+    """The rungs that were tried, or ruled out, before this one: (name, why)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sealos_devbox._transport.agent.client import AgentClient
+from sealos_devbox.secret import Secret
 
 TOKEN = "bcdfghjklmnpqrstvwxz2456789bcdfg"
 
@@ -220,4 +221,4 @@ def serve(app: Any) -> Iterator[str]:
 async def agent_client(agent: FakeAgent, token: str = TOKEN) -> AsyncIterator[AgentClient]:
     with serve(agent.app()) as url:
         async with httpx.AsyncClient(trust_env=False) as http:
-            yield AgentClient(http, url, token)
+            yield AgentClient(http, url, Secret(token))

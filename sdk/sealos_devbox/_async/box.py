@@ -42,6 +42,7 @@ from sealos_devbox.models import (
 )
 from sealos_devbox.paths import BoxPath
 from sealos_devbox.results import CommandResult
+from sealos_devbox.types import Rung
 
 __all__ = ["AsyncBox"]
 
@@ -99,6 +100,11 @@ class AsyncBox:
     def template(self) -> TemplateMatch | None:
         """Which template was taken for what `create` was asked for; None for other boxes."""
         return self._record.template
+
+    @property
+    def rung(self) -> Rung | None:
+        """How the box was last reached, and why by no better way; None before the first time."""
+        return self._record.rung
 
     @property
     def notes(self) -> tuple[str, ...]:

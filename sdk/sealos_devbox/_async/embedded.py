@@ -22,11 +22,13 @@ from sealos_devbox._transport.delayed import open_delayed_channel
 from sealos_devbox._transport.helper import open_helper_transport
 from sealos_devbox._transport.helper_bundle import find_helper
 from sealos_devbox._transport.ladder import RUNGS, BoxTarget, open_box_transport
+from sealos_devbox._transport.noticing import NoticingChannel
 from sealos_devbox._transport.subprocess import SubprocessChannel
 from sealos_devbox.config import EmbeddedSettings
 from sealos_devbox.errors import CapabilityError
 from sealos_devbox.secret import Secret
 from sealos_devbox.server.store import BoxStore, StoredBox
+from sealos_devbox.types import Rung
 
 __all__ = ["EmbeddedService"]
 
@@ -107,6 +109,7 @@ class EmbeddedService:
                 transport=self._settings.transport,
                 helper=self._settings.helper,
                 timeouts=self._settings.timeouts,
+                on_rung=lambda rung: setattr(record, "rung", rung),
             ),
             on_end,
         )
@@ -179,36 +182,9 @@ class EmbeddedService:
             if delay:
                 channel = await stack.enter_async_context(open_delayed_channel(channel, delay))
             if on_end is not None:
-                channel = _NoticingChannel(channel, on_end)
-            yield await stack.enter_async_context(open_helper_transport(channel, compress=False))
-
-
-class _NoticingChannel:
-    """A channel that tells when its reader has stopped: at the end, at a failure, when given up."""
-
-    def __init__(self, inner: ByteChannel, on_end: Callable[[], None]) -> None:
-        self._inner = inner
-        self._on_end = on_end
-
-    @property
-    def can_half_close(self) -> bool:
-        return self._inner.can_half_close
-
-    async def send(self, data: bytes) -> None:
-        await self._inner.send(data)
-
-    async def receive(self) -> bytes:
-        try:
-            return await self._inner.receive()
-        except BaseException:
-            self._on_end()
-            raise
-
-    async def send_eof(self) -> None:
-        await self._inner.send_eof()
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    def diagnostics(self) -> str:
-        return self._inner.diagnostics()
+                channel = NoticingChannel(channel, on_end)
+            transport = await stack.enter_async_context(
+                open_helper_transport(channel, compress=False)
+            )
+            record.rung = Rung("helper", "the helper, as a child of this process")
+            yield transport

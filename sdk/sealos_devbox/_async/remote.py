@@ -126,6 +126,8 @@ class RemoteService:
             ca_file=settings.ca_file,
             control_plane=credentials.endpoint if credentials else None,
             timeouts=settings.timeouts,
+            previous=record.rung,
+            on_rung=lambda rung: setattr(record, "rung", rung),
         )
 
     async def aclose(self) -> None:

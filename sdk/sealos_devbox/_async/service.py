@@ -32,6 +32,7 @@ from sealos_devbox.models import (
     TemplateMatch,
 )
 from sealos_devbox.secret import Secret
+from sealos_devbox.types import Rung
 
 __all__ = ["BoxDetail", "BoxRecord", "ControlPlane", "Service"]
 
@@ -60,6 +61,8 @@ class BoxRecord:
     """Which template was taken, for a box that this client made."""
     notes: tuple[str, ...] = ()
     """What went wrong without undoing that it was made."""
+    rung: Rung | None = None
+    """How it was last reached."""
     owned: bool = field(default=False)
     """Whether leaving the box's ``with`` block deletes it: it was made by `create`."""
 

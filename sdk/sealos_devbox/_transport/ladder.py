@@ -1,33 +1,55 @@
 """Which way to a box is taken.
 
-The ways are rungs of a ladder, the best first: the helper over a byte channel, the box's agent over
-HTTPS, plain exec. One is chosen by what the box and the caller's rights offer, or is forced by the
-configuration's `transport`; a name that is no rung is a plugin's (see PLUGINS.md).
+The ways are rungs of a ladder, the best first:
 
-This version has the helper, started through the cluster's API server.
+========  =========================================================================================
+helper    the helper in the box, over pods/exec of the cluster's API server
+agent     through the box's agent over HTTPS: the helper where it may run, else the box's own tools
+exec      the box's own tools by pods/exec
+========  =========================================================================================
+
+They are tried in this order, and the first that opens is taken; the configuration's `transport`
+forces one. A name that is no rung is a plugin's (see PLUGINS.md). That there is no such box, or
+that it does not run, is the answer and no reason to try another rung. What was reached by the
+helper once is not reached by a weaker way afterwards: who relies on it would not notice.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sealos_devbox._plugins import load_plugin
 from sealos_devbox._transport.base import FileTransport
 from sealos_devbox.config import Timeouts
-from sealos_devbox.errors import CapabilityError
+from sealos_devbox.errors import (
+    BoxNotFoundError,
+    BoxStateError,
+    CapabilityError,
+    ConnectError,
+    DevboxError,
+    PaymentRequiredError,
+    ServiceError,
+)
 from sealos_devbox.secret import Secret
+from sealos_devbox.types import Rung
 
-__all__ = ["RUNGS", "BoxTarget", "open_box_transport"]
+__all__ = ["RUNGS", "BoxTarget", "open_box_transport", "rung_of", "why_impossible"]
+
+_log = logging.getLogger(__name__)
 
 RUNGS = ("helper", "agent", "exec")
 """The rungs, best first; what `transport` can name, besides ``auto`` and plugins."""
 
 TRANSPORT_PLUGINS = "sealos_devbox.transports"
 """The group of entry points: each a callable (target, on_end) -> async context manager."""
+
+_ANSWERS = (BoxNotFoundError, BoxStateError, PaymentRequiredError)
+"""What is said of the box, and not of the way to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,10 @@ class BoxTarget:
     control_plane: str | None = None
     """Its address; an engine that is one process has the cluster's API there as well."""
     timeouts: Timeouts = field(default_factory=Timeouts)
+    previous: Rung | None = None
+    """The way that was taken last; tried first."""
+    on_rung: Callable[[Rung], None] | None = None
+    """Told which way was taken."""
 
 
 @asynccontextmanager
@@ -70,20 +96,105 @@ async def open_box_transport(
 ) -> AsyncIterator[FileTransport]:
     """Open the best way to the box, or the one that is forced.
 
-    `on_end` is called once nothing more will come from it. Raises CapabilityError, saying why each
-    rung cannot be used, when none can; ConnectError when one could and does not answer.
+    `on_end` is called once nothing more will come from it. Raises what a rung says of the box;
+    where no rung opens, the error of the only one that could be tried, or one that says what each
+    met, which is a ConnectError when another attempt may succeed.
     """
-    if target.transport != "auto" and target.transport not in RUNGS:
-        plugin = load_plugin(TRANSPORT_PLUGINS, target.transport)
-        async with plugin(target, on_end or _ignore) as transport:
-            yield transport
-        return
-    reasons: dict[str, str] = {}
-    opened = _open_helper(target, on_end or _ignore, reasons)
-    if opened is None:
-        raise CapabilityError(_why_not(target, reasons), hop="local", hint=_HINT)
-    async with opened as transport:
+    async with AsyncExitStack() as stack:
+        transport, rung = await _Climb(target, on_end or _ignore).climb(stack)
+        if target.on_rung is not None:
+            target.on_rung(rung)
         yield transport
+
+
+class _Climb:
+    """One opening: what was tried, and what became of it."""
+
+    def __init__(self, target: BoxTarget, on_end: Callable[[], None]) -> None:
+        self._target = target
+        self._on_end = on_end
+        self._reasons: dict[str, str] = {}
+        self._failures: list[DevboxError] = []
+
+    async def climb(self, stack: AsyncExitStack) -> tuple[FileTransport, Rung]:
+        """Return the transport, opened on the stack, and how it was reached."""
+        target = self._target
+        if target.transport != "auto" and target.transport not in RUNGS:
+            plugin = load_plugin(TRANSPORT_PLUGINS, target.transport)
+            transport = await stack.enter_async_context(plugin(target, self._on_end))
+            return transport, rung_of(target.transport, transport)
+        for name in self._order():
+            reason = why_impossible(target, name)
+            if reason is not None:
+                self._reasons[name] = reason
+                continue
+            try:
+                transport = await self._try(name, stack)
+            except _ANSWERS:
+                raise
+            except DevboxError as error:
+                self._reasons[name] = str(error)
+                self._failures.append(error)
+                _log.info("box %s is not reached by %s: %s", target.name, name, error)
+                continue
+            return transport, self._chosen(name, transport)
+        raise self._failure()
+
+    def _order(self) -> list[str]:
+        if self._target.transport != "auto":
+            return [self._target.transport]
+        previous = self._target.previous
+        first = [previous.name] if previous is not None and previous.name in RUNGS else []
+        return [*first, *(name for name in RUNGS if name not in first)]
+
+    async def _try(self, name: str, stack: AsyncExitStack) -> FileTransport:
+        previous = self._target.previous
+        async with AsyncExitStack() as attempt:
+            transport = await attempt.enter_async_context(
+                open_rung(self._target, name, self._on_end)
+            )
+            weak = "weak" in transport.peer.capabilities
+            if weak and previous is not None and not previous.weaker and self._is_auto:
+                raise CapabilityError(
+                    "it would be weaker than the way before, and is not taken unasked",
+                    hint=f"To take it all the same, ask for the transport {name!r}.",
+                )
+            stack.push_async_exit(attempt.pop_all())
+        return transport
+
+    @property
+    def _is_auto(self) -> bool:
+        return self._target.transport == "auto"
+
+    def _chosen(self, name: str, transport: FileTransport) -> Rung:
+        better = RUNGS[: RUNGS.index(name)]
+        passed = tuple((rung, self._reasons[rung]) for rung in better if rung in self._reasons)
+        rung = replace(rung_of(name, transport), passed_over=passed)
+        if rung != self._target.previous:
+            said = "".join(f"; not {better}: {why}" for better, why in passed)
+            level = logging.WARNING if rung.weaker and self._is_auto else logging.INFO
+            _log.log(level, "box %s is reached by %s%s", self._target.name, rung.description, said)
+        return rung
+
+    def _failure(self) -> DevboxError:
+        target, failures = self._target, self._failures
+        if len(failures) == 1 or (failures and len({str(error) for error in failures}) == 1):
+            return failures[0]
+        said = "; ".join(f"{rung}: {reason}" for rung, reason in self._reasons.items())
+        text = f"There is no way to the files of {target.name!r} ({said})."
+        if not failures:
+            return CapabilityError(text, hop="local", hint=_HINT)
+        passing = any(error.retryable for error in failures)
+        first = failures[0]
+        kind: type[DevboxError] = CapabilityError
+        if passing:
+            kind = ConnectError
+        elif isinstance(first, ServiceError):
+            kind = type(first)
+        hint = " ".join(dict.fromkeys(error.hint for error in failures if error.hint)) or _HINT
+        error = kind(text, hop=first.hop, status=first.status, hint=hint)
+        error.__cause__ = first
+        return error
 
 
 _HINT = (
@@ -92,31 +203,35 @@ _HINT = (
 )
 
 
-def _open_helper(
-    target: BoxTarget, on_end: Callable[[], None], reasons: dict[str, str]
-) -> AbstractAsyncContextManager[FileTransport] | None:
-    if target.transport not in ("auto", "helper"):
-        reasons[target.transport] = "this version has no such rung"
-        return None
+def why_impossible(target: BoxTarget, name: str) -> str | None:
+    """Return why a rung cannot even be tried; None when it can."""
+    if name == "agent":
+        if target.agent_url is None or target.agent_token is None:
+            return "the service names no agent of the box"
+        return _missing("httpx")
     if target.kubeconfig is None and not target.kubeconfig_paths:
-        reasons["helper"] = "the credential is no kubeconfig"
-        return None
-    try:
-        # Imported here: they need packages of an extra, which other rungs do without.
-        importlib.import_module("kubernetes.config")
-        importlib.import_module("websockets")
-    except ModuleNotFoundError as error:
-        reasons["helper"] = f"the package {error.name} is not installed"
-        return None
-    return _open_cluster(target, on_end)
+        return "the credential is no kubeconfig"
+    # They need packages of an extra, which other rungs do without.
+    return _missing("kubernetes.config") or _missing("websockets")
+
+
+def open_rung(
+    target: BoxTarget, name: str, on_end: Callable[[], None]
+) -> AbstractAsyncContextManager[FileTransport]:
+    """Open one rung that is not impossible."""
+    return _open_agent(target, on_end) if name == "agent" else _open_cluster(target, name, on_end)
 
 
 @asynccontextmanager
 async def _open_cluster(
-    target: BoxTarget, on_end: Callable[[], None]
+    target: BoxTarget, name: str, on_end: Callable[[], None]
 ) -> AsyncIterator[FileTransport]:
     from sealos_devbox._transport.kube.access import KubernetesAccess
-    from sealos_devbox._transport.kube.cluster import ClusterTarget, open_cluster_transport
+    from sealos_devbox._transport.kube.cluster import (
+        ClusterTarget,
+        open_cluster_transport,
+        open_exec_transport,
+    )
     from sealos_devbox._transport.kube.kubeconfig import KubeconfigSource
 
     source = KubeconfigSource(
@@ -135,13 +250,67 @@ async def _open_cluster(
             user=target.user,
             helper=target.helper,
         )
-        async with open_cluster_transport(cluster, on_end=on_end) as transport:
+        opened = (
+            open_exec_transport(cluster)
+            if name == "exec"
+            else open_cluster_transport(cluster, on_end=on_end)
+        )
+        async with opened as transport:
             yield transport
 
 
-def _why_not(target: BoxTarget, reasons: dict[str, str]) -> str:
-    said = "; ".join(f"{rung}: {reason}" for rung, reason in reasons.items())
-    return f"There is no way to the files of {target.name!r} ({said})."
+@asynccontextmanager
+async def _open_agent(
+    target: BoxTarget, on_end: Callable[[], None]
+) -> AsyncIterator[FileTransport]:
+    from sealos_devbox._transport.agent.transport import AgentTarget, open_agent_transport
+
+    if target.agent_url is None or target.agent_token is None:
+        raise CapabilityError("The service names no agent of the box.")
+    agent = AgentTarget(
+        target.agent_url,
+        await target.agent_token(),
+        helper=target.helper,
+        ca_file=target.ca_file,
+        renew=target.agent_token,
+    )
+    async with open_agent_transport(agent, on_end=on_end) as transport:
+        yield transport
+
+
+_DESCRIPTIONS = {
+    ("helper", False): "the helper in the box, over pods/exec",
+    ("agent", False): "the helper in the box, through the box's agent",
+    ("agent", True): "the box's own tools, through its agent",
+    ("exec", True): "the box's own tools, by pods/exec",
+}
+
+_WEAKER = (
+    "a change and the check before it are two steps: what the box changes between them is lost",
+    "a change whose answer was lost may be made twice",
+    "changes in the box are seen after seconds, by looking at everything",
+    "git here and git in the box do not exclude each other",
+    "there are no extended attributes and no terminals",
+)
+
+
+def rung_of(name: str, transport: FileTransport) -> Rung:
+    """Describe a way by what is at its end."""
+    capabilities = transport.peer.capabilities
+    weak = "weak" in capabilities
+    weaker: tuple[str, ...] = _WEAKER if weak else ()
+    if "tools:busybox" in capabilities:
+        weaker += ("times are whole seconds",)
+    description = _DESCRIPTIONS.get((name, weak), f"the plugin {name}")
+    return Rung(name, description, weaker)
+
+
+def _missing(package: str) -> str | None:
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        return f"the package {error.name} is not installed"
+    return None
 
 
 def _ignore() -> None:

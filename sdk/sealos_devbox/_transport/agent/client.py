@@ -8,7 +8,7 @@ promises.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,7 @@ import httpx
 
 from sealos_devbox._protocol.agent import SseParser, answer, failure_of, refusal
 from sealos_devbox.errors import ConnectError, ProtocolError, TransportError
+from sealos_devbox.secret import Secret
 
 __all__ = ["AgentClient", "Completed", "RunRequest"]
 
@@ -69,10 +70,18 @@ class Completed:
 class AgentClient:
     """Calls to one agent. The token is sent with every request and shown by nothing."""
 
-    def __init__(self, http: httpx.AsyncClient, base_url: str, token: str) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        base_url: str,
+        token: Secret,
+        renew: Callable[[], Awaitable[Secret]] | None = None,
+    ) -> None:
+        """Make it; `renew` returns the token anew, when the agent refuses it."""
         self._http = http
         self._base = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._token = token
+        self._renew = renew
         self.requests = 0
         """Sent so far."""
 
@@ -122,7 +131,6 @@ class AgentClient:
             "GET",
             self._base + "/api/v1/files/read",
             params={"path": path},
-            headers=self._headers,
             timeout=TIMEOUT,
         )
         async with self._sent(request) as response:
@@ -207,7 +215,6 @@ class AgentClient:
             "POST",
             self._base + "/api/v1/files/batch-download",
             json={"paths": list(paths), "format": format},
-            headers=self._headers,
             timeout=TIMEOUT,
         )
         async with self._sent(request) as response:
@@ -245,7 +252,7 @@ class AgentClient:
             "POST",
             self._base + "/api/v1/process/sync-stream",
             json=request.body(),
-            headers={**self._headers, "Accept": "text/event-stream"},
+            headers={"Accept": "text/event-stream"},
             timeout=httpx.Timeout(QUIET, connect=10.0),
         )
         async with self._sent(http_request) as response:
@@ -302,7 +309,7 @@ class AgentClient:
         request = self._http.build_request(
             method,
             self._base + route,
-            headers={**self._headers, **(headers or {})},
+            headers=headers,
             timeout=timeout,
             **options,
         )
@@ -313,14 +320,29 @@ class AgentClient:
     @asynccontextmanager
     async def _sent(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
         self.requests += 1
+        token = self._token
         with _our_errors():
+            request.headers["Authorization"] = f"Bearer {token.reveal()}"
             response = await self._http.send(request, stream=True)
+            if response.status_code == 401 and await self._renewed(token, request):
+                await response.aclose()
+                self.requests += 1
+                request.headers["Authorization"] = f"Bearer {self._token.reveal()}"
+                response = await self._http.send(request, stream=True)
             try:
                 if response.status_code != 200:
                     raise refusal(response.status_code, await response.aread())
                 yield response
             finally:
                 await response.aclose()
+
+    async def _renewed(self, refused: Secret, request: httpx.Request) -> bool:
+        """Get another token than the one that was refused, for a request that can be repeated."""
+        if self._renew is None or not isinstance(request.stream, httpx.ByteStream):
+            return False
+        if self._token is refused:
+            self._token = await self._renew()
+        return self._token.reveal() != refused.reveal()
 
 
 @contextmanager

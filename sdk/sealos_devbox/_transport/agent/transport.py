@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,8 @@ class AgentTarget:
     use_helper: bool = True
     """False: nothing is put into the box."""
     compress: bool = True
+    renew: Callable[[], Awaitable[Secret]] | None = None
+    """Returns the token anew, when the agent refuses it."""
 
 
 @asynccontextmanager
@@ -60,7 +62,7 @@ async def open_agent_client(target: AgentTarget) -> AsyncIterator[AgentClient]:
         verify = ssl.create_default_context(cafile=str(target.ca_file))
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     async with httpx.AsyncClient(verify=verify, limits=limits) as http:
-        yield AgentClient(http, target.url, target.token.reveal())
+        yield AgentClient(http, target.url, target.token, target.renew)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The way to a box in a cluster: pod, exec stream, helper."""
+"""The ways to a box in a cluster: pod, exec stream, and the helper or the box's own tools."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from sealos_devbox._transport.base import FileTransport
 from sealos_devbox._transport.helper import open_helper_transport
 from sealos_devbox._transport.kube.access import KubernetesAccess
 from sealos_devbox._transport.kube.bootstrap import BootstrapOptions, open_helper_channel
-from sealos_devbox._transport.kube.pods import find_box
+from sealos_devbox._transport.kube.command import run_script
+from sealos_devbox._transport.kube.pods import BoxPod, find_box
+from sealos_devbox._transport.kube.runner import ExecRunner
+from sealos_devbox._transport.shell.transport import open_shell_transport
+from sealos_devbox.errors import CapabilityError
 
-__all__ = ["ClusterTarget", "open_cluster_transport"]
+__all__ = ["ClusterTarget", "open_cluster_transport", "open_exec_transport"]
 
 DEFAULT_USER = "devbox"
 
@@ -46,11 +50,7 @@ async def open_cluster_transport(
     `on_end` is called once nothing more will come from it. Raises BoxNotFoundError, BoxStateError,
     AccessDeniedError, CapabilityError where the helper may not run in this box, and ConnectError.
     """
-    namespace = target.namespace or target.access.namespace
-    pod = await find_box(target.access, namespace, target.box)
-    user = target.user
-    if user is None:
-        user = (pod.devbox.user if pod.devbox is not None else "") or DEFAULT_USER
+    pod, user = await _find(target)
     options = BootstrapOptions(
         root=target.workspace or pod.working_directory, user=user, helper=target.helper
     )
@@ -58,3 +58,29 @@ async def open_cluster_transport(
         channel.on_end = on_end
         async with open_helper_transport(channel, compress=target.compress) as transport:
             yield transport
+
+
+@asynccontextmanager
+async def open_exec_transport(target: ClusterTarget) -> AsyncIterator[FileTransport]:
+    """Find the box, and yield a transport by its own tools: nothing is put into it.
+
+    Raises as open_cluster_transport does.
+    """
+    pod, user = await _find(target)
+    workspace = target.workspace or pod.working_directory
+    if not workspace:
+        said = await run_script(target.access, pod.target, "pwd -P", timeout=30)
+        workspace = said.stdout.decode(errors="surrogateescape").removesuffix("\n")
+        if not workspace.startswith("/"):
+            raise CapabilityError("The box does not say where its workspace is.", hop="box")
+    runner = ExecRunner(target.access, pod.target, workspace=workspace, user=user)
+    async with open_shell_transport(runner) as transport:
+        yield transport
+
+
+async def _find(target: ClusterTarget) -> tuple[BoxPod, str]:
+    namespace = target.namespace or target.access.namespace
+    pod = await find_box(target.access, namespace, target.box)
+    if target.user is not None:
+        return pod, target.user
+    return pod, (pod.devbox.user if pod.devbox is not None else "") or DEFAULT_USER

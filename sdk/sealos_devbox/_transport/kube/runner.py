@@ -22,7 +22,12 @@ from sealos_devbox._transport.kube.access import KubernetesAccess
 from sealos_devbox._transport.kube.command import run_script
 from sealos_devbox._transport.kube.exec_channel import ExecChannel, ExecTarget, open_exec_channel
 from sealos_devbox._transport.shell.runner import ShellOutput
-from sealos_devbox.errors import TransportError, file_error
+from sealos_devbox.errors import (
+    DeadlineExceededError,
+    ServiceError,
+    TransportError,
+    file_error,
+)
 
 __all__ = ["ExecRunner", "StreamedCommand"]
 
@@ -45,15 +50,20 @@ class ExecRunner:
 
     async def run(self, script: bytes, data: bytes = b"", *, timeout: float = 60.0) -> ShellOutput:
         """Run a script with `data` as its standard input."""
-        output = await run_script(
-            self._access,
-            self._target,
-            script.decode(errors="surrogateescape"),
-            data=data,
-            directory=self._workspace,
-            user=self._user,
-            timeout=timeout,
-        )
+        try:
+            output = await run_script(
+                self._access,
+                self._target,
+                script.decode(errors="surrogateescape"),
+                data=data,
+                directory=self._workspace,
+                user=self._user,
+                timeout=timeout,
+            )
+        except (ServiceError, DeadlineExceededError) as error:
+            # The way was good when it was opened: the pod has gone, the right was taken away, or
+            # the server is ill. Who looks for the box again finds out which.
+            raise TransportError(str(error), hop="cluster", hint=error.hint) from error
         return ShellOutput(output.exit_code, output.stdout, output.stderr)
 
     def command(

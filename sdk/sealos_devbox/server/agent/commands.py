@@ -74,7 +74,9 @@ class Launcher:
         texts = [*arguments, *(form.env or {}), *(form.env or {}).values()]
         if any("\0" in text for text in texts) or any("=" in name for name in form.env or {}):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        cwd = self.directory if form.cwd is None else self.workspace.target(form.cwd)
+        cwd = self.directory if form.cwd is None else form.cwd
+        if cwd not in (self.directory, "/"):  # where a client is that names all paths in full
+            cwd = self.workspace.target(cwd)
         return self.processes.start(
             [os.fsencode(text) for text in arguments],
             cwd=cwd,
