@@ -39,7 +39,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from devboxfs.cli import mounting, serving, trouble  # noqa: F401 - they define their commands
+from devboxfs.cli import (  # noqa: F401 - they define their commands
+    boxes,
+    mounting,
+    serving,
+    trouble,
+)
 from devboxfs.cli.group import Seams, commands
 from devboxfs.cli.terminal import complain
 from devboxfs.config import ExitCode, MountError
