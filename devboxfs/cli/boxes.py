@@ -386,7 +386,8 @@ def _limits(info: BoxInfo) -> str:
     storage = info.resources.storage
     more = f", {amount(storage)} of storage" if storage else ""
     cores = info.resources.cpu
-    return f"{cores:g} {'core' if cores == 1 else 'cores'}, {amount(info.resources.memory)} of memory{more}"
+    memory = amount(info.resources.memory)
+    return f"{cores:g} {'core' if cores == 1 else 'cores'}, {memory} of memory{more}"
 
 
 def _facts(info: BoxInfo, *, secrets: bool) -> list[tuple[str, str]]:
