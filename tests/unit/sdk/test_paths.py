@@ -172,7 +172,10 @@ def test_resolve_agrees_with_the_file_system(
     final: bool,
 ) -> None:
     """None of `tree` is a directory, bytes a link; the truth is os.path.realpath."""
-    root = os.fsencode(tmp_path_factory.mktemp("tree", numbered=True).resolve())
+    top = tmp_path_factory.mktemp("tree", numbered=True).resolve()
+    # So deep that what is made through a link like ../../../.. is still below `top`.
+    root = os.fsencode(top.joinpath(*["deep"] * 16))
+    os.makedirs(root)
     for names, target in sorted(tree.items()):
         place = os.path.join(root, *names)
         try:
