@@ -41,8 +41,12 @@ import click
 
 from devboxfs.cli import (  # noqa: F401 - they define their commands
     boxes,
+    monitoring,
     mounting,
+    region,
+    releases,
     serving,
+    settings,
     trouble,
 )
 from devboxfs.cli.group import Seams, commands

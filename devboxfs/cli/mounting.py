@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from devboxfs.cli.group import CODES, Seams, commands
-from devboxfs.cli.terminal import Size, Waiter, tell
+from devboxfs.cli.terminal import Octal, Size, Waiter, tell
 from devboxfs.config import (
     CONSISTENCIES,
     DEFAULT_CACHE_SIZE,
@@ -37,6 +37,29 @@ __all__ = ["mount", "status", "sync", "umount"]
 @click.option("--mkdir", is_flag=True, help="Make the mount point if it does not exist.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in.")
 @click.option("--read-only", is_flag=True, help="Refuse all changes.")
+@click.option(
+    "--local",
+    multiple=True,
+    metavar="PATTERN",
+    help="Directories that live on this machine and never cross the link: node_modules, .venv.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Names that do not exist in the mount. Patterns are those of .gitignore.",
+)
+@click.option("--subpath", default="", metavar="DIR", help="Mount this directory of the workspace.")
+@click.option("--uid", type=int, metavar="NUMBER", help="Show everything as this user's.")
+@click.option("--gid", type=int, metavar="NUMBER", help="Show everything as this group's.")
+@click.option(
+    "--umask", type=Octal(), default=0, metavar="OCTAL", help="Permission bits not to show."
+)
+@click.option(
+    "--transform-symlinks",
+    is_flag=True,
+    help="Let absolute symbolic links into the workspace work here: show them relative.",
+)
 @click.option(
     "--offline-fsync",
     type=click.Choice(OFFLINE_FSYNCS),
@@ -91,6 +114,7 @@ def mount(
 
     places = Places.from_environment()
     make, log_file = options.pop("mkdir"), options.pop("log_file")
+    options["subpath"] = options["subpath"].rstrip("/") or options["subpath"]
     lexical = Path(os.path.abspath(mountpoint))
     config = MountConfig(
         name=name,

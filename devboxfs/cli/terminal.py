@@ -9,7 +9,7 @@ import click
 
 from devboxfs.config import parse_size
 
-__all__ = ["Size", "Waiter", "complain", "printable", "tell"]
+__all__ = ["Octal", "Size", "Waiter", "complain", "printable", "tell"]
 
 
 def printable(text: str) -> str:
@@ -84,3 +84,20 @@ class Size(click.ParamType[int]):
             return parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Octal(click.ParamType[int]):
+    """Permission bits such as `022`."""
+
+    name = "octal"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Read it."""
+        if isinstance(value, int):
+            return value
+        try:
+            return int(str(value), 8)
+        except ValueError:
+            self.fail(f"{value!r} is no octal number.", param, ctx)
