@@ -36,6 +36,11 @@ class EventLog:
         if self._under_way == 0:
             self._newest.clear()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there are answers that may be discarded for what is noted."""
+        return self._under_way > 0
+
     def note(self, directory: int, name: bytes, number: int) -> None:
         """An event, or an outcome of ours (OWN), was worked in for the name."""
         if self._under_way:

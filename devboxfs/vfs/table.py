@@ -223,6 +223,9 @@ class Table:
                 self._stash(directory, name, event, None)
             elif not self.log.is_stale(directory.ino, name, event):
                 self.remove_remote(directory, name)
+        if not directory.complete and directory.nlink > 1:
+            # News that came meanwhile was not counted.
+            directory.nlink = 2 + sum(child.is_dir for child in directory.children.values())
         directory.complete = True
 
     def update(self, node: Node, attr: Attributes, event: int) -> None:
@@ -281,7 +284,8 @@ class Table:
             return
         self.log.note(directory.ino, name, event)
         if attr is not None:
-            if name in directory.children or directory.complete:
+            # A listing under way will be too old for the name: it must be here already.
+            if name in directory.children or directory.complete or self.log.under_way:
                 self._put_remote(directory, name, attr, event)
         elif (child := directory.children.get(name)) is not None:
             if child.pending:
@@ -366,7 +370,7 @@ class Table:
         if node.parent is not None:
             self.update(node, attr, event)
         self.attach(directory, name, node)
-        if isinstance(node, Directory) and directory.nlink > 1:
+        if isinstance(node, Directory) and directory.nlink > 1 and directory.complete:
             directory.nlink += 1
         if child is None or _kind(child) != _kind(node):
             if not self.watchers.appeared(directory, name, node):

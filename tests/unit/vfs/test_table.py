@@ -192,6 +192,24 @@ def test_an_answer_older_than_an_event_is_discarded(table: Table) -> None:
     assert set(table.root.children) == {b"a", b"b"}
 
 
+def test_a_name_that_an_event_told_of_before_the_first_listing_arrived_is_there(
+    table: Table,
+) -> None:
+    """The listing has it too, but is too old for it."""
+    listing(table, table.root, {b"d": attributes(5, mode=DIRECTORY, nlink=2)})
+    directory = table.root.children[b"d"]
+    assert isinstance(directory, Directory)
+    table.log.begin()
+    table.remote_name(directory, b"new", attributes(10, size=3), 8)
+    table.remote_name(directory, b"below", attributes(11, mode=DIRECTORY, nlink=2), 9)
+    old = attributes(10)
+    listing(table, directory, {b"new": old, b"other": attributes(12)}, event=7)
+    table.log.end()
+    assert set(directory.children) == {b"new", b"below", b"other"}
+    assert directory.children[b"new"].size == 3
+    assert directory.nlink == 3
+
+
 def test_an_answer_as_new_as_the_event_is_taken(table: Table) -> None:
     listing(table, table.root, {b"a": attributes(10)})
     table.log.begin()
