@@ -135,6 +135,10 @@ class Content:
             if not node.is_file or node.content is not None or node.box is None or not node.size:
                 return
             version = node.box.version
+            if node.parent is None:
+                if node.opens or self.reader.holds(version):
+                    return
+                break
             try:
                 await self.reader.secure(_BoxFile(node, version))
             except OSError as exc:

@@ -181,11 +181,14 @@ class FileSystem:
         return await self.namespace.child(directory, name)
 
     async def open(self, node: Node, flags: int) -> OpenFile:
-        """Open a file; what git maps and may replace is fetched first."""
+        """Open a file; what git maps and may replace is fetched first.
+
+        What lost its name in the box between lookup and open is ESTALE, unless its content is here.
+        """
         reads = flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_TRUNC
         # A large pack is read piece by piece, and does not change.
         whole = node.size <= MEDIUM or not may_be_cached(node.parent, node.name)
-        if reads and whole and in_git_directory(node.parent):
+        if reads and (node.parent is None or (whole and in_git_directory(node.parent))):
             await self.content.secure(node)
         return self.content.open(node, flags)
 

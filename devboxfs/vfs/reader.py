@@ -174,6 +174,11 @@ class Reader:
         if any(self._cache.get(key, at, 1) is None for at in (0, size // 2, size - 1)):
             await self.pin(file)
 
+    def holds(self, version: Version) -> bool:
+        """Whether that content can be read although it has no name in the box any more."""
+        key = ContentKey.of(version)
+        return self._cache.has(key) or self._ranges.pinned(key)
+
     def release(self, version: Version) -> None:
         """Let go of what is pinned in the box for that version; does not wait.
 
