@@ -201,11 +201,6 @@ def test_two_worktrees(account: Account, box: MountedBox) -> None:
     assert len(sides[1].git("reflog", "show", "main").stdout.splitlines()) == COMMITS + 1
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="git here is killed by SIGBUS now and then, its index mapped while the box replaces it;"
-    " it leaves its index.lock behind. See DESIGN.md section 4.",
-)
 def test_one_work_tree(account: Account, box: MountedBox) -> None:
     """Everything shared, the index too."""
     environment = begin(box, box.mount / "repo")
