@@ -41,6 +41,8 @@ import click
 
 from devboxfs.cli import (  # noqa: F401 - they define their commands
     boxes,
+    completion,
+    executing,
     monitoring,
     mounting,
     region,

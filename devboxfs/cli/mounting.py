@@ -34,6 +34,21 @@ __all__ = ["mount", "status", "sync", "umount"]
 @click.argument("mountpoint")
 @click.option("--foreground", "-f", is_flag=True, help="Stay; log to standard error.")
 @click.option("--embedded", is_flag=True, help="Use the embedded engine, whatever is configured.")
+@click.option("--profile", metavar="NAME", help="A profile of the configuration file.")
+@click.option("--endpoint", metavar="URL", help="The address of the control plane.")
+@click.option("--kubeconfig", metavar="PATH", help="The credential.")
+@click.option("--context", metavar="NAME", help="A context of the kubeconfig.")
+@click.option("--namespace", metavar="NAME", help="The workspace's, if not the context's.")
+@click.option(
+    "--transport",
+    metavar="RUNG",
+    help="The way to the box: helper, agent, exec; by default the best that opens.",
+)
+@click.option(
+    "--allow-weak",
+    is_flag=True,
+    help="Write also by a way without the helper: changes are then neither atomic nor certain.",
+)
 @click.option("--mkdir", is_flag=True, help="Make the mount point if it does not exist.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in.")
 @click.option("--read-only", is_flag=True, help="Refuse all changes.")
@@ -114,6 +129,8 @@ def mount(
 
     places = Places.from_environment()
     make, log_file = options.pop("mkdir"), options.pop("log_file")
+    kubeconfig = options.pop("kubeconfig")
+    _make_paths_absolute()
     options["subpath"] = options["subpath"].rstrip("/") or options["subpath"]
     lexical = Path(os.path.abspath(mountpoint))
     config = MountConfig(
@@ -124,6 +141,7 @@ def mount(
         data_dir=places.data,
         runtime_dirs=places.runtime,
         log_file=Path(os.path.abspath(log_file)) if log_file else None,
+        kubeconfig=Path(os.path.abspath(os.path.expanduser(kubeconfig))) if kubeconfig else None,
         **options,
     )
     config = dataclasses.replace(
@@ -146,6 +164,16 @@ def mount(
     finally:
         waiter.clear()
     tell(f"{name} is mounted on {config.mountpoint}.")
+
+
+def _make_paths_absolute() -> None:
+    """Let paths of the environment mean the same in the daemon, whose directory is another."""
+    for name in ("KUBECONFIG", "DEVBOX_KUBECONFIG", "DEVBOX_API_KEY_FILE", "DEVBOX_CONFIG"):
+        if value := os.environ.get(name):
+            parts = (
+                part and os.path.abspath(os.path.expanduser(part)) for part in value.split(":")
+            )
+            os.environ[name] = ":".join(parts)
 
 
 @commands.command(epilog=CODES)

@@ -8,6 +8,7 @@
     endpoint = "https://devbox.example.com"     # derived from the kubeconfig when left out
     kubeconfig = "~/.kube/work.yaml"            # or api_key_file, or credential_source
     context = "work"                            # by default the kubeconfig's current one
+    namespace = "ns-me"                         # by default the context's
 
     [profiles.play]
     embedded = true
@@ -32,7 +33,15 @@ from sealos_devbox.errors import CapabilityError, ConfigurationError
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-__all__ = ["PROFILE_KEYS", "ProfileValue", "Profiles", "read_profiles", "write_profile"]
+__all__ = [
+    "PROFILE_KEYS",
+    "ProfileValue",
+    "Profiles",
+    "read_profiles",
+    "remove_profile",
+    "set_default_profile",
+    "write_profile",
+]
 
 ProfileValue = str | bool | int | float
 
@@ -41,6 +50,7 @@ PROFILE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "endpoint": str,
     "kubeconfig": str,
     "context": str,
+    "namespace": str,
     "api_key_file": str,
     "credential_source": str,
     "transport": str,
@@ -120,6 +130,32 @@ def write_profile(
     tables[name] = table
     if default:
         document["default_profile"] = name
+    _replace(path, document)
+
+
+def remove_profile(path: Path, name: str) -> None:
+    """Take a profile out of the file; raises ConfigurationError when there is none.
+
+    If it was the default one, there is no default any more.
+    """
+    profiles = read_profiles(path)
+    profiles.get(name)
+    document = _document(path)
+    del document["profiles"][name]
+    if profiles.default == name:
+        del document["default_profile"]
+    _replace(path, document)
+
+
+def set_default_profile(path: Path, name: str) -> None:
+    """Make a profile the default one; raises ConfigurationError when there is none."""
+    read_profiles(path).get(name)
+    document = _document(path)
+    document["default_profile"] = name
+    _replace(path, document)
+
+
+def _replace(path: Path, document: TOMLDocument) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".config-", dir=path.parent)
     try:
