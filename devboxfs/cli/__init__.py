@@ -43,6 +43,7 @@ from devboxfs.cli import (  # noqa: F401 - they define their commands
     boxes,
     completion,
     executing,
+    login,
     monitoring,
     mounting,
     region,
