@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import sys
 import time
 
@@ -28,4 +29,4 @@ while time.monotonic() - heard < 20:
         break
     for start in range(4, len(content), 48 << 10):
         print(base64.b64encode(content[start : start + (48 << 10)]).decode(), flush=True)
-os.rmdir(mailbox)
+shutil.rmtree(mailbox, ignore_errors=True)
