@@ -33,9 +33,10 @@ def entry_attributes(
     entry.st_size = node.size
     entry.st_blksize = BLOCK_SIZE
     box = node.box
-    if box is not None and box.size == node.size:
+    if box is not None and box.size == node.size and node.content is None:
         entry.st_blocks = box.blocks
     else:
+        # What was written into a hole must not be taken for one: tar --sparse goes by this.
         entry.st_blocks = (node.size + 511) // 512
     entry.st_atime_ns = node.atime_ns
     entry.st_mtime_ns = node.mtime_ns

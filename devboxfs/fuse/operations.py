@@ -282,8 +282,12 @@ class DevboxOperations(pyfuse3.Operations):
         inside_git = in_git_directory(node)
         for position in range(start_id, len(directory.entries)):
             name, child = directory.entries[position]
-            if position > 1 and node.children.get(name) is not child:
-                continue
+            if position > 1:
+                # What was replaced meanwhile was there all the time.
+                present = node.children.get(name)
+                if present is None:
+                    continue
+                child = present
             cacheable = not inside_git or may_be_cached(node, name)
             attributes = entry_attributes(child, owners, cacheable=cacheable)
             if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1):
