@@ -110,6 +110,8 @@ class Echo(Watchers):
         self._all: dict[int, Token] = {}
         self._numbers = 0
         self._wanted = trio.Event()
+        self._busy = trio.Event()
+        """Something waits, so that the clock has to be looked at."""
         self._process: trio.Process | None = None
         self._resumed = trio.Event()
         self._resumed.set()
@@ -226,6 +228,7 @@ class Echo(Watchers):
         if in_git_directory(directory):
             # Its files exclude one another by their names: nobody else may touch these.
             self._missed[directory.ino] = directory
+            self._busy.set()
             return False
         if len(self._all) >= MOST:
             self._missed[directory.ino] = directory
@@ -246,6 +249,7 @@ class Echo(Watchers):
         self._numbers += 1
         token.number = self._numbers
         self._all[token.number] = token
+        self._busy.set()
         for name in before:
             self._names.setdefault(name, deque()).append(token)
         # As if the kernel held them: their numbers mean the same objects until the token is done,
@@ -416,6 +420,9 @@ class Echo(Watchers):
 
     async def _look_after(self) -> None:
         while True:
+            if not (self._all or self._missed):
+                self._busy = trio.Event()
+                await self._busy.wait()
             await trio.sleep(PATIENCE / 2)
             self._expire()
             if self._missed and len(self._all) < MOST // 2:
@@ -424,7 +431,7 @@ class Echo(Watchers):
     def _tell_of_missed(self) -> None:
         missed, self._missed = self._missed, {}
         for directory in missed.values():
-            if directory.lookups > 0 or directory.parent is None:
+            if directory.ino == ROOT_INO or (directory.lookups > 0 and directory.parent is not None):
                 self._add(
                     "attributes",
                     (os.fsdecode(directory.path()), stat.S_IMODE(directory.mode)),
