@@ -431,7 +431,9 @@ class Echo(Watchers):
     def _tell_of_missed(self) -> None:
         missed, self._missed = self._missed, {}
         for directory in missed.values():
-            if directory.ino == ROOT_INO or (directory.lookups > 0 and directory.parent is not None):
+            if directory.ino == ROOT_INO or (
+                directory.lookups > 0 and directory.parent is not None
+            ):
                 self._add(
                     "attributes",
                     (os.fsdecode(directory.path()), stat.S_IMODE(directory.mode)),
