@@ -48,6 +48,11 @@ class TestAgentChannel(ChannelContract):
 
 
 class TestHelperThroughTheAgent(TransportContract):
+    # The channel is tried on both event loops above.
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
+
     @asynccontextmanager
     async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:
         mailbox = root.parent / "mailbox"
