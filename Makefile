@@ -41,7 +41,7 @@ check: setup ## formatting, lint, types, directions of imports, generated code, 
 # Most tests of a mount wait for something, so two at once take little more than half the time.
 test: setup ## all tests, on real mounts
 	cd sdk/helper && $(GO) test ./...
-	.venv/bin/pytest --numprocesses 2 --dist loadfile
+	.venv/bin/pytest --numprocesses 2 --dist loadscope
 
 retest: setup ## what failed last time
 	cd sdk/helper && $(GO) test ./...
