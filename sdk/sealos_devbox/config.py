@@ -21,6 +21,7 @@ DEVBOX_API_KEY              the credential: the text of a kubeconfig, or a token
 DEVBOX_API_KEY_FILE         a file that holds it
 DEVBOX_KUBECONFIG           the credential as a file; several with the path separator between
 DEVBOX_CONTEXT              the context of the kubeconfig, by default its current one
+DEVBOX_NAMESPACE            the workspace's namespace, by default the context's
 DEVBOX_CREDENTIAL_SOURCE    a plugin that supplies the credential
 DEVBOX_PROFILE              a profile of the configuration file
 DEVBOX_CONFIG               the configuration file, see `sealos_devbox.profiles`
@@ -118,6 +119,8 @@ class RemoteSettings:
     """The plugin that supplies the credential."""
     context: str | None = None
     """Of the kubeconfig; None for its current one."""
+    namespace: str | None = None
+    """None for the context's."""
     options: Mapping[str, ProfileValue] = field(default_factory=dict)
     """The profile, for plugins."""
     transport: str = "auto"
@@ -144,6 +147,8 @@ class DevboxConfig:
     """The credential as a file."""
     context: str | None = None
     """The context of the kubeconfig; None for its current one."""
+    namespace: str | None = None
+    """The workspace's namespace; None for that of the context."""
     credential_source: str | None = None
     """The name of a plugin that supplies the credential."""
     profile: str | None = None
@@ -292,6 +297,7 @@ class _Resolution:
             kubeconfig=files,
             credential_source=source,
             context=self._text(self._config.context, "context"),
+            namespace=self._text(self._config.namespace, "namespace"),
             options=dict(self._profile),
             transport=self._text(self._config.transport, "transport") or "auto",
             ca_file=self._path(self._config.ca_file, "ca_file"),

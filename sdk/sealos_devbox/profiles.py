@@ -9,6 +9,7 @@
     kubeconfig = "~/.kube/work.yaml"            # or api_key_file, or credential_source
     context = "work"                            # by default the kubeconfig's current one
     namespace = "ns-me"                         # by default the context's
+    namespace = "ns-me"                         # by default the context's
 
     [profiles.play]
     embedded = true
@@ -50,6 +51,7 @@ PROFILE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "endpoint": str,
     "kubeconfig": str,
     "context": str,
+    "namespace": str,
     "namespace": str,
     "api_key_file": str,
     "credential_source": str,

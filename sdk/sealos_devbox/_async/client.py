@@ -49,6 +49,11 @@ class AsyncDevbox:
         return self._service.description
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether this is the embedded engine, whose boxes are directories of this machine."""
+        return isinstance(self._service, EmbeddedService)
+
+    @property
     def reason(self) -> str:
         """Why this service was chosen, for people to read."""
         return self._service.reason

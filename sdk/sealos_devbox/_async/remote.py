@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import builtins
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 
+from sealos_devbox._async.cluster_boxes import ClusterBoxes
 from sealos_devbox._async.service import BoxDetail, BoxRecord, ControlPlane
 from sealos_devbox._transport.base import FileTransport
 from sealos_devbox._transport.ladder import BoxTarget, open_box_transport
 from sealos_devbox.config import RemoteSettings
-from sealos_devbox.errors import AuthenticationError, CapabilityError
+from sealos_devbox.errors import (
+    AuthenticationError,
+    CapabilityError,
+    ConfigurationError,
+    ConnectError,
+    DevboxError,
+)
 from sealos_devbox.secret import Secret
 
 if TYPE_CHECKING:
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
     from sealos_devbox._async.control.http import ControlHttp
 
 __all__ = ["RemoteService"]
+
+_log = logging.getLogger(__name__)
 
 
 class RemoteService:
@@ -33,10 +43,15 @@ class RemoteService:
         # From sealos_devbox._async.control, which is imported when the first request is due.
         self._http: ControlHttp | None = None
         self._credentials: Credentials | None = None
+        self._cluster = ClusterBoxes(settings)
+        self._no_control: DevboxError | None = None
+        """Why the cluster is asked in place of the control plane."""
 
     @property
     def description(self) -> str:
         """Which service this is, for people to read."""
+        if self._no_control is not None:
+            return "the kubeconfig's cluster, whose control plane cannot be reached"
         if self._credentials is not None:
             return self._credentials.endpoint
         return self._settings.endpoint or "the control plane of the kubeconfig's cluster"
@@ -48,12 +63,16 @@ class RemoteService:
 
     async def get(self, name: str) -> BoxRecord:
         """Return a box."""
-        control = await self.control()
+        control = await self._control_or_cluster()
+        if control is None:
+            return await self._cluster.get(name)
         return await self.record(await control.detail(name, full=True))
 
     async def list(self) -> builtins.list[BoxRecord]:
         """Return the boxes, by name."""
-        control = await self.control()
+        control = await self._control_or_cluster()
+        if control is None:
+            return await self._cluster.list()
         found = [await self.record(BoxDetail(info)) for info in await control.list()]
         return sorted(found, key=lambda record: record.name)
 
@@ -87,6 +106,23 @@ class RemoteService:
                 self._control = await self._open()
             return self._control
 
+    async def _control_or_cluster(self) -> ControlPlane | None:
+        """Return the control plane, None where there is none and the cluster knows the boxes.
+
+        An address that was only derived from the cluster's may be no control plane's: the cluster
+        itself is what the kubeconfig names.
+        """
+        if self._no_control is None:
+            try:
+                return await self.control()
+            except (ConnectError, ConfigurationError) as error:
+                derived = isinstance(error, ConnectError) or error.code == "no-endpoint"
+                if not derived or not ClusterBoxes.possible(self._settings):
+                    raise
+                _log.info("the cluster is asked for its boxes: %s", error)
+                self._no_control = error
+        return None
+
     @asynccontextmanager
     async def open_transport(
         self, record: BoxRecord, on_end: Callable[[], None] | None = None
@@ -97,7 +133,9 @@ class RemoteService:
 
     async def target(self, record: BoxRecord) -> BoxTarget:
         """Return everything that is known of the ways to a box."""
-        control = await self.control()
+        control = await self._control_or_cluster()
+        if control is None:
+            return self._cluster_target(record)
         if record.detail is None or record.detail.info.ssh is None:
             record.detail = await control.detail(record.name)
         info = record.detail.info
@@ -125,6 +163,24 @@ class RemoteService:
             helper=settings.helper,
             ca_file=settings.ca_file,
             control_plane=credentials.endpoint if credentials else None,
+            timeouts=settings.timeouts,
+            previous=record.rung,
+            on_rung=lambda rung: setattr(record, "rung", rung),
+        )
+
+    def _cluster_target(self, record: BoxRecord) -> BoxTarget:
+        settings = self._settings
+        return BoxTarget(
+            name=record.name,
+            uid=record.uid,
+            location=record.location,
+            kubeconfig=self._cluster.kubeconfig_text,
+            kubeconfig_paths=settings.kubeconfig,
+            context=settings.context,
+            namespace=settings.namespace,
+            transport=settings.transport,
+            helper=settings.helper,
+            ca_file=settings.ca_file,
             timeouts=settings.timeouts,
             previous=record.rung,
             on_rung=lambda rung: setattr(record, "rung", rung),

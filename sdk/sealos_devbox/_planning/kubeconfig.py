@@ -9,6 +9,7 @@ servers on the way accept 8 KiB in one header, and 16 KiB in all of them.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
@@ -157,15 +158,28 @@ def secret_parts(selected: Selected) -> list[str]:
 
 
 def derived_endpoint(selected: Selected) -> str:
-    """Return the control plane's address that belongs to a cluster's: ``https://devbox.<host>``."""
+    """Return the control plane's address that belongs to a cluster's: ``https://devbox.<host>``.
+
+    Raises ConfigurationError, whose `code` is ``no-endpoint``, where there can be none.
+    """
     server = str(selected.cluster.get("server") or "")
     host = urlsplit(server).hostname
-    if not host:
+    if not host or _is_address(host):
+        said = f"at {host}, which is no name" if host else "without an address"
         raise ConfigurationError(
-            "The control plane's address cannot be derived: the kubeconfig's cluster has none.",
+            f"The control plane's address cannot be derived: the kubeconfig's cluster is {said}.",
+            code="no-endpoint",
             hint="Name the endpoint, as in https://devbox.<domain>.",
         )
     return f"https://devbox.{host}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(name: str, text: str) -> Config:

@@ -35,6 +35,11 @@ class Devbox:
         return self._async.service
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether this is the embedded engine, whose boxes are directories of this machine."""
+        return self._async.is_embedded
+
+    @property
     def reason(self) -> str:
         """Why this service was chosen, for people to read."""
         return self._async.reason

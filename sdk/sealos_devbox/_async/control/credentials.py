@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from anyio import to_thread
@@ -121,6 +122,8 @@ def _from_kubeconfig(
     again: Callable[[], Credentials] | None,
 ) -> Credentials:
     selected = kubeconfig.select(kubeconfig.merge(texts), settings.context)
+    if settings.namespace is not None:
+        selected = replace(selected, namespace=settings.namespace)
     if _made_by_program(selected) and not selected.user.get("token"):
         selected = _with_token(selected, settings, given)
     header = kubeconfig.credential(

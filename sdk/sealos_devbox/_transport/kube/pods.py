@@ -21,11 +21,12 @@ from sealos_devbox.errors import (
     DevboxError,
 )
 
-__all__ = ["BoxPod", "DevboxObject", "find_box", "find_devbox"]
+__all__ = ["BoxPod", "DevboxObject", "find_box", "find_devbox", "list_boxes"]
 
 GROUP: Final = "devbox.sealos.io"
 VERSIONS: Final = ("v1alpha2", "v1alpha1")
 """Those known, the newest first."""
+NAME_LABEL: Final = "app.kubernetes.io/name"
 RESTING: Final = {"Paused": "paused", "Stopped": "stopped", "Shutdown": "shut down"}
 
 
@@ -138,6 +139,50 @@ async def find_devbox(access: KubernetesAccess, namespace: str, name: str) -> De
         user=str(config.get("user") or ""),
         working_directory=str(config.get("workingDir") or ""),
     )
+
+
+async def list_boxes(
+    access: KubernetesAccess, namespace: str, name: str | None = None
+) -> dict[str, str | None]:
+    """Return the uids of all boxes, or of one, by name.
+
+    Where Devbox objects may not be read, or are none, the pods are asked, which know no uid. Raises
+    what the server says to that.
+    """
+    try:
+        found = await _list_devboxes(access, namespace, name)
+    except AccessDeniedError:
+        found = None
+    if found is not None:
+        return found
+    labels = ["app.kubernetes.io/part-of=devbox"]
+    if name is not None:
+        labels.append(f"{NAME_LABEL}={name}")
+    pods = await access.list(
+        resource_path("pods", namespace), [("labelSelector", ",".join(labels))]
+    )
+    names = (str((pod["metadata"].get("labels") or {}).get(NAME_LABEL) or "") for pod in pods)
+    return {found: None for found in names if found}
+
+
+async def _list_devboxes(
+    access: KubernetesAccess, namespace: str, name: str | None
+) -> dict[str, str | None] | None:
+    if name is not None:
+        try:
+            devbox = await find_devbox(access, namespace, name)
+        except BoxNotFoundError:
+            return {}
+        return None if devbox is None else {name: devbox.uid}
+    served = await _served_versions(access)
+    for version in VERSIONS:
+        if version in served:
+            path = resource_path("devboxes", namespace, group=f"{GROUP}/{version}")
+            boxes = await access.list(path)
+            return {
+                str(box["metadata"]["name"]): str(box["metadata"].get("uid") or "") for box in boxes
+            }
+    return None
 
 
 async def _get(
