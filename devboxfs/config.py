@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from devboxfs.core.patterns import check_pattern
+
 __all__ = ["EXIT_CODES", "ExitCode", "MountConfig", "MountError", "Places", "key_of", "parse_size"]
 
 
@@ -165,6 +167,18 @@ class MountConfig:
     foreground: bool = False
     allow_other: bool = False
     read_only: bool = False
+    local: tuple[str, ...] = ()
+    """Patterns of directories that live on this machine."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of names that do not exist in the mount."""
+    subpath: str = ""
+    """The directory of the workspace that is mounted; all of it if empty."""
+    uid: int | None = None
+    gid: int | None = None
+    """Whose everything is shown to be; None: the workspace's user is shown as who mounts."""
+    umask: int = 0
+    """Permission bits that are not shown."""
+    transform_symlinks: bool = False
     offline_fsync: str = "fail"
     consistency: str = "relaxed"
     """One of `CONSISTENCIES`: whether a change is acknowledged by the journal or by the box."""
@@ -192,10 +206,38 @@ class MountConfig:
             raise MountError("An offline fsync can fail or journal.", ExitCode.USAGE)
         if self.consistency not in CONSISTENCIES:
             raise MountError("The consistency is relaxed or strict.", ExitCode.USAGE)
+        try:
+            for pattern in (*self.local, *self.exclude):
+                check_pattern(pattern)
+        except ValueError as error:
+            raise MountError(str(error), ExitCode.USAGE) from None
+        if self.subpath and {"", ".", ".."} & set(self.subpath.split("/")):
+            raise MountError(
+                f"{self.subpath!r} is no path below the root of the workspace.", ExitCode.USAGE
+            )
+        if not 0 <= self.umask <= 0o777:
+            raise MountError("The umask must be octal, 0 to 777.", ExitCode.USAGE)
+        owners = (number for number in (self.uid, self.gid) if number is not None)
+        if not all(0 <= number < 2**32 - 1 for number in owners):
+            raise MountError("Users and groups are numbers from 0 to 4294967294.", ExitCode.USAGE)
         if self.cache_size < MIN_CACHE_SIZE:
             raise MountError("The cache size must be at least 16 MiB.", ExitCode.USAGE)
         if self.journal_limit < MIN_JOURNAL_LIMIT:
             raise MountError("The journal limit must be at least 64 MiB.", ExitCode.USAGE)
+
+    @property
+    def presentation(self) -> dict[str, object]:
+        """What was asked for of what is shown, and of what is not; without defaults."""
+        asked: dict[str, object] = {
+            "subpath": self.subpath or None,
+            "local": list(self.local) or None,
+            "exclude": list(self.exclude) or None,
+            "uid": self.uid,
+            "gid": self.gid,
+            "umask": f"{self.umask:03o}" if self.umask else None,
+            "transform_symlinks": self.transform_symlinks or None,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
 
     @property
     def default_log_file(self) -> Path:
@@ -233,4 +275,5 @@ class MountConfig:
             if str(field.type).startswith("Path") and values[field.name] is not None:
                 values[field.name] = Path(values[field.name])
         values["runtime_dirs"] = tuple(Path(place) for place in values["runtime_dirs"])
+        values["local"], values["exclude"] = tuple(values["local"]), tuple(values["exclude"])
         return cls(**values)

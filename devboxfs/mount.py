@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,13 +32,15 @@ from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.filesystem import FileSystem, Settings
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.numbers import Numbers
-from devboxfs.vfs.ownership import Ownership
+from devboxfs.vfs.presentation import LinkTargets, Presentation
 from devboxfs.writeback.conflict_log import Conflict
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.writeback import WriteBack
 from sealos_devbox import (
     AsyncBox,
     AsyncDevbox,
+    Attributes,
+    BoxFileError,
     BoxNotFoundError,
     DevboxConfig,
     DevboxError,
@@ -57,6 +60,8 @@ READ_AGAIN = 0.5
 """Seconds after which a read of /dev/fuse that found nothing is given up."""
 LET_GO = 2.0
 """Seconds for which the main loop may go on when nothing is mounted any more."""
+MEASURE = 1.5
+"""Seconds that `status` takes to measure local trees: it is given up after five."""
 READ_AHEAD_KB = 1024
 """Kernel read-ahead per file: reads then arrive in up to 1 MiB instead of 128 KiB."""
 
@@ -87,6 +92,10 @@ class MountStatus:
     tree: Json = field(default_factory=dict)
     reader: Json = field(default_factory=dict)
     watchers: Json = field(default_factory=dict)
+    options: Json = field(default_factory=dict)
+    """What was asked for that changes what is shown; only what is not the default."""
+    local_trees: list[Json] = field(default_factory=list)
+    """Directories of this box that live on this machine."""
     locks: Json = field(default_factory=dict)
     """Of git: how many were made, how many the box refused, how often one was waited for."""
 
@@ -199,7 +208,7 @@ class _Mount:
                 await nursery.start(self.link.run, self._session)
                 await self._recover()
                 transport = await self.link.wait_transport()
-                self.filesystem = self._file_system(transport)
+                self.filesystem = self._file_system(transport, await self._top(transport))
                 await nursery.start(self.filesystem.run)
                 self._table_exists.set()
                 await nursery.start(self.writeback.run, self.link, self.filesystem.pending)
@@ -236,23 +245,66 @@ class _Mount:
                 f"({os.strerror(number)}): they wait, see devboxfs journal list."
             )
 
-    def _file_system(self, transport: FileTransport) -> FileSystem:
+    async def _top(self, transport: FileTransport) -> Attributes | None:
+        """Return the attributes of the directory below the workspace that is to be mounted."""
+        if not self.config.subpath:
+            return None
+        try:
+            _event, top = await transport.stat(os.fsencode(self.config.subpath))
+        except BoxFileError as exc:
+            raise MountError(
+                f"The box {self.box.name} has no directory {self.config.subpath} that can be "
+                f"mounted: {os.strerror(exc.errno or errno.EIO)}.",
+                ExitCode.NO_BOX,
+            ) from exc
+        if not stat.S_ISDIR(top.mode):
+            raise MountError(
+                f"{self.config.subpath} is no directory in the box {self.box.name}.",
+                ExitCode.NO_BOX,
+            )
+        return top
+
+    def _file_system(self, transport: FileTransport, top: Attributes | None) -> FileSystem:
         settings = Settings(
             self.config.read_only,
             self.config.timeout,
             self.config.state_dir,
             strict=self.config.consistency == "strict",
             offline_fsync=self.config.offline_fsync,
+            mounted=os.fsencode(self.config.subpath),
+            local=self.config.local,
+            exclude=self.config.exclude,
+            local_directory=self.config.state_dir / "mounts" / self.box.uid / "local",
         )
         return FileSystem(
-            settings, self.link, transport, self.writeback, self.cache, self.numbers, self.notifier
+            settings,
+            self.link,
+            transport,
+            self.writeback,
+            self.cache,
+            self.numbers,
+            self.notifier,
+            top=top,
         )
 
     def _mount(self, transport: FileTransport, filesystem: FileSystem) -> None:
         peer = transport.peer
         filesystem.table.watchers = self.notifier.echo
         self.notifier.echo.drop = filesystem.table.drop_if_unused
-        owners = Ownership(peer.uid, peer.gid, os.getuid(), os.getgid())
+        config = self.config
+        mountpoint_bytes, subpath = os.fsencode(config.mountpoint), os.fsencode(config.subpath)
+        owners = Presentation(
+            peer.uid,
+            peer.gid,
+            os.getuid(),
+            os.getgid(),
+            shown_uid=config.uid,
+            shown_gid=config.gid,
+            umask=config.umask,
+            links=LinkTargets(peer.root, subpath, mountpoint_bytes)
+            if config.transform_symlinks
+            else None,
+        )
         try:
             pyfuse3.init(
                 EchoingOperations(filesystem, owners, self.notifier.echo),
@@ -267,6 +319,7 @@ class _Mount:
     async def _serve(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
         self.control.register("status", self._on_status)
         self.control.register("sync", self._on_sync)
+        self.control.register("catch-up", self._on_catch_up)
         self.control.register("unmount", self._on_unmount)
         self.control.register("journal-retry", self._on_journal_retry)
         self.control.register("journal-discard", self._on_journal_discard)
@@ -334,6 +387,7 @@ class _Mount:
         link = self.link.statistics()
         trouble = self.filesystem.pending.trouble_errno
         remote = self.filesystem.remote.statistics()
+        trees = await trio.to_thread.run_sync(self.filesystem.local.store.sizes, MEASURE)
         return MountStatus(
             mountpoint=str(self.config.mountpoint),
             box=self.box.name,
@@ -379,6 +433,15 @@ class _Mount:
             watchers=asdict(self.notifier.echo.statistics()),
             reader=asdict(self.filesystem.reader.statistics()),
             locks=asdict(self.filesystem.locks.statistics()),
+            options=self.config.presentation,
+            local_trees=[
+                {
+                    **asdict(tree),
+                    "path": os.fsdecode(tree.path),
+                    "stored_at": str(tree.stored_at.parent),
+                }
+                for tree in trees
+            ],
         ).to_json()
 
     async def _on_sync(self, _params: Json, progress: Progress) -> Json:
@@ -390,6 +453,15 @@ class _Mount:
         if number:
             raise OSError(number, os.strerror(number))
         return {"seconds": time.monotonic() - started}
+
+    async def _on_catch_up(self, _params: Json, _progress: Progress) -> Json:
+        """End when what the box has now is visible here: of what ran there, all that it did."""
+        if self.filesystem is None:
+            raise MountError("The mount is still starting.")
+        with trio.move_on_after(self.config.timeout) as scope:
+            await self.filesystem.remote.catch_up()
+            await self.notifier.delivered()
+        return {"caught_up": not scope.cancelled_caught}
 
     async def _on_journal_retry(self, _params: Json, _progress: Progress) -> Json:
         """Send again what the box has refused, and the journals of mounts that died."""

@@ -236,6 +236,7 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
         yield "access", "read-only"
     if entry.get("consistency") == "strict":
         yield "consistency", "strict: changes wait for the box"
+    yield from _presentation(entry.get("options") or {})
     yield "files", str(entry.get("location") or "")
     if "pending_operations" in entry:
         yield "pending", _pending(entry)
@@ -253,11 +254,34 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
     for conflict in entry.get("conflicts") or ():
         kept = conflict.get("kept_as") or conflict.get("stored_at")
         yield "conflict", f"{conflict['path']}" + (f", our version is {kept}" if kept else "")
+    for tree in entry.get("local_trees") or ():
+        yield "local tree", _tree(tree)
     for name in ("cache", "link"):
         figures = entry.get(name)
         if isinstance(figures, dict):
             known = ((key, value) for key, value in figures.items() if value not in (None, ""))
             yield name, ", ".join(_figure(key, value) for key, value in known)
+
+
+def _presentation(options: Json) -> Iterable[tuple[str, str]]:
+    if "subpath" in options:
+        yield "shows", f"{options['subpath']} of the workspace"
+    for name in ("local", "exclude"):
+        if name in options:
+            yield name, " ".join(map(str, options[name]))
+    shown = [f"{name} {options[name]}" for name in ("uid", "gid", "umask") if name in options]
+    if shown:
+        yield "ownership", ", ".join(shown)
+    if options.get("transform_symlinks"):
+        yield "symlinks", "absolute targets in the workspace are shown relative"
+
+
+def _tree(tree: Json) -> str:
+    more = "" if tree.get("complete") else "more than "
+    return (
+        f"{tree['path'].lstrip('/')}: {more}{size(int(tree['bytes']))} in "
+        f"{more}{plural(int(tree['files']), 'file')}, at {tree['stored_at']}"
+    )
 
 
 def _pending(entry: Json) -> str:

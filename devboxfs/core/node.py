@@ -158,12 +158,14 @@ class Node:
         return self.parent is None and self.ino != 1
 
     def path(self) -> bytes:
-        """Return the path of its first name from the root; b"" for the root."""
+        """Return the path of its first name from the workspace's root; b"" for that."""
         parts: list[bytes] = []
         node: Node = self
         while node.parent is not None:
             parts.append(node.name)
             node = node.parent
+        if node.name:
+            parts.append(node.name)  # what is mounted is not the root but a directory below it
         parts.reverse()
         return b"/".join(parts)
 
@@ -177,7 +179,7 @@ class Node:
 class Directory(Node):
     """A directory and what is known of its entries."""
 
-    __slots__ = ("children", "complete", "pending_names", "stash")
+    __slots__ = ("children", "complete", "hidden", "pending_names", "stash")
 
     def __init__(self, ino: int, attr: Attributes, box: Attributes | None) -> None:
         super().__init__(ino, attr, box)
@@ -191,6 +193,13 @@ class Directory(Node):
         """
         self.stash: dict[bytes, tuple[int, Attributes | None]] | None = None
         """The newest (event number, state) heard for names while they were pending."""
+        self.hidden: set[bytes] | None = None
+        """Names that the box has and that this mount does not show."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the box would remove it."""
+        return not self.children and not self.hidden
 
     def child_path(self, name: bytes) -> bytes:
         """Return the path of an entry."""

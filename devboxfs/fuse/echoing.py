@@ -25,9 +25,9 @@ from devboxfs.core.node import Directory, Node
 from devboxfs.fuse.attributes import absent, entry_attributes
 from devboxfs.fuse.boundary import handler
 from devboxfs.fuse.echo import Echo, Token
-from devboxfs.fuse.operations import DevboxOperations
+from devboxfs.fuse.local_operations import LocalOperations
 from devboxfs.vfs.filesystem import FileSystem
-from devboxfs.vfs.ownership import Ownership
+from devboxfs.vfs.presentation import Presentation
 
 __all__ = ["EchoingOperations"]
 
@@ -36,10 +36,10 @@ def _refused() -> OSError:
     return OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
 
 
-class EchoingOperations(DevboxOperations):
+class EchoingOperations(LocalOperations):
     """What the kernel asks, on behalf of whom."""
 
-    def __init__(self, filesystem: FileSystem, owners: Ownership, echo: Echo) -> None:
+    def __init__(self, filesystem: FileSystem, owners: Presentation, echo: Echo) -> None:
         super().__init__(filesystem, owners)
         self._echo = echo
         self._empty: set[int] = set()
@@ -242,7 +242,8 @@ class EchoingOperations(DevboxOperations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """See pyfuse3.Operations."""
         await super().readdir(fh, start_id, token)
-        self._echo.forget_listed(self._directories[fh].node)
+        if fh in self._directories:
+            self._echo.forget_listed(self._directories[fh].node)
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

@@ -49,6 +49,9 @@ class Notifier:
         """Changes for which local watchers wait; each follows the notices that came before it."""
         self._wanted = trio.Event()
         self.sent = 0
+        self._queued = 0
+        self._delivered = 0
+        self._delivery = trio.Event()
 
     def entry(self, directory: Node, name: bytes) -> None:
         """Forget a name, or that it is absent.
@@ -65,7 +68,14 @@ class Notifier:
 
     def _put(self, notice: _Entry | _Inode | Token) -> None:
         self._queue.append(notice)
+        self._queued += 1
         self._wanted.set()
+
+    async def delivered(self) -> None:
+        """Wait until the kernel was told of everything that is queued now."""
+        wanted = self._queued
+        while self._delivered < wanted:
+            await self._delivery.wait()
 
     async def run(self) -> None:
         """Deliver notices until cancelled."""
@@ -86,6 +96,9 @@ class Notifier:
                     if isinstance(token, Token):
                         self.echo.submit(token)
                 self.sent += len(notices)
+                self._delivered += count
+                delivery, self._delivery = self._delivery, trio.Event()
+                delivery.set()
 
 
 def _deliver(notices: list[_Entry | _Inode]) -> None:

@@ -34,7 +34,8 @@ from devboxfs.fuse.boundary import handler
 from devboxfs.vfs.content import OpenFile
 from devboxfs.vfs.filesystem import FileSystem
 from devboxfs.vfs.metadata import AttributeChange
-from devboxfs.vfs.ownership import Caller, Ownership
+from devboxfs.vfs.ownership import Caller
+from devboxfs.vfs.presentation import Presentation
 
 __all__ = ["DevboxOperations"]
 
@@ -57,7 +58,7 @@ class DevboxOperations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, filesystem: FileSystem, owners: Ownership) -> None:
+    def __init__(self, filesystem: FileSystem, owners: Presentation) -> None:
         super().__init__()
         self._fs = filesystem
         self._owners = owners
@@ -113,18 +114,19 @@ class DevboxOperations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        return await self._make(parent_inode, name, stat.S_IFLNK | 0o777, ctx, target=target)
+        sent = self._owners.sent_target(target)
+        return await self._make(parent_inode, name, stat.S_IFLNK | 0o777, ctx, target=sent)
 
     def _owner(self, ctx: RequestContext) -> tuple[int, int]:
         """Return the owner of what the caller makes."""
-        return self._owners.uid(ctx.uid), self._owners.gid(ctx.gid)
+        return self._owners.owner(ctx.uid, ctx.gid)
 
     def _caller(self, ctx: RequestContext) -> Caller:
         def groups() -> frozenset[int]:
             supplementary = pyfuse3.get_sup_groups(ctx.pid)
-            return frozenset(map(self._owners.gid, (ctx.gid, *supplementary)))
+            return frozenset(map(self._owners.caller_gid, (ctx.gid, *supplementary)))
 
-        return Caller(self._owners.uid(ctx.uid), ctx.uid == 0, groups)
+        return Caller(self._owners.caller_uid(ctx.uid), ctx.uid == 0, groups)
 
     async def _make(
         self,
@@ -137,6 +139,7 @@ class DevboxOperations(pyfuse3.Operations):
         target: bytes | None = None,
     ) -> EntryAttributes:
         directory = self._fs.directory(parent)
+        mode = self._owners.show_mode(mode)
         node = await self._fs.namespace.make(
             directory, name, mode, rdev=rdev, target=target, owner=self._owner(ctx)
         )
@@ -179,10 +182,11 @@ class DevboxOperations(pyfuse3.Operations):
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """See pyfuse3.Operations."""
         node = self._fs.node(inode)
-        if node.target is None:
+        target = self._owners.target(node)
+        if target is None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._fs.metadata.accessed(node)
-        return FileNameT(node.target)
+        return FileNameT(target)
 
     # -- attributes --------------------------------------------------------------------------------
 
@@ -206,9 +210,9 @@ class DevboxOperations(pyfuse3.Operations):
         """See pyfuse3.Operations."""
         node = self._fs.node(inode)
         change = AttributeChange(
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=self._owners.uid(attr.st_uid) if fields.update_uid else None,
-            gid=self._owners.gid(attr.st_gid) if fields.update_gid else None,
+            mode=self._owners.wanted_mode(attr.st_mode, node.mode) if fields.update_mode else None,
+            uid=self._owners.wanted_uid(attr.st_uid) if fields.update_uid else None,
+            gid=self._owners.wanted_gid(attr.st_gid) if fields.update_gid else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
@@ -272,6 +276,10 @@ class DevboxOperations(pyfuse3.Operations):
 
         Positions index the entries as they were when position 0 was read.
         """
+        await self._list(fh, start_id, token)
+
+    async def _list(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        """Answer readdir; whether there is room for more."""
         directory = self._directories[fh]
         node = directory.node
         if start_id == 0:
@@ -291,9 +299,10 @@ class DevboxOperations(pyfuse3.Operations):
             cacheable = not inside_git or may_be_cached(node, name)
             attributes = entry_attributes(child, owners, cacheable=cacheable)
             if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1):
-                return
+                return False
             if position > 1:
                 child.lookups += 1
+        return True
 
     @handler
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -333,7 +342,7 @@ class DevboxOperations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         """See pyfuse3.Operations."""
         directory = self._fs.directory(parent_inode)
-        permissions = stat.S_IFREG | (mode & 0o7777 & ~ctx.umask)
+        permissions = self._owners.show_mode(stat.S_IFREG | (mode & 0o7777 & ~ctx.umask))
         file = await self._fs.content.create(directory, name, permissions, flags, self._owner(ctx))
         return self._open(file), self._entry(file.node)
 

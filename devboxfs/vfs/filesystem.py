@@ -23,6 +23,8 @@ from devboxfs.vfs.consistency import Consistency
 from devboxfs.vfs.content import Content, OpenFile
 from devboxfs.vfs.content_cache import ContentCache
 from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.local_store import LocalStore
+from devboxfs.vfs.local_tree import LocalTrees
 from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
@@ -32,8 +34,9 @@ from devboxfs.vfs.reader import Reader
 from devboxfs.vfs.reading_order import ReadingOrder
 from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import InodeNumbers, Kernel, Table
+from devboxfs.vfs.visibility import Visibility
 from devboxfs.writeback.writeback import WriteBack
-from sealos_devbox import FileTransport
+from sealos_devbox import Attributes, FileTransport
 
 __all__ = ["FileSystem", "Settings"]
 
@@ -53,6 +56,13 @@ class Settings:
     """Whoever changes something waits for the box."""
     offline_fsync: str = "fail"
     """fsync while the box cannot be reached: `fail`, or the `journal` on this machine will do."""
+    mounted: bytes = b""
+    """The directory of the workspace that is mounted, from its root; b"" for all of it."""
+    local: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    """Patterns, see vfs/visibility.py."""
+    local_directory: Path = Path("/nonexistent")
+    """Where the trees of this machine are."""
 
 
 class FileSystem:
@@ -67,7 +77,10 @@ class FileSystem:
         cache: ContentCache,
         numbers: InodeNumbers,
         kernel: Kernel,
+        *,
+        top: Attributes | None = None,
     ) -> None:
+        """Make it; `top` are the attributes of the directory that is mounted, if not the root."""
         peer = transport.peer
         self.settings = settings
         self.link = link
@@ -76,7 +89,15 @@ class FileSystem:
         self.user = BoxUser(peer.uid, peer.gid, frozenset(peer.groups))
         self.clock = BoxClock()
         self.clock.learn(peer.clock_ns)
-        self.table = Table(peer.root_attr, numbers, kernel)
+        self.table = Table(top or peer.root_attr, numbers, kernel)
+        self.table.root.name = settings.mounted
+        self.visibility = Visibility(
+            LocalStore(settings.local_directory),
+            local=settings.local,
+            exclude=settings.exclude,
+            root=settings.mounted,
+        )
+        self.local = LocalTrees(self.visibility, read_only=settings.read_only)
         self.pending = Pending(self.table, writeback, cache, self.clock)
         self.remote = Remote(self.table, link, self.pending)
         self.reader = Reader(link, cache, ReadingOrder(self.table), timeout=self._timeout)
@@ -92,6 +113,11 @@ class FileSystem:
             self.locks,
             self.consistency,
         )
+        if self.visibility.hides_anything:
+            self.table.hides = self.visibility.hides
+            self.namespace.excluded = self.visibility.excluded
+        # Also without `--local` now: another mount of the box may show what is moved along.
+        self.table.moved = self.visibility.store.moved
         self.metadata = Metadata(
             link, self.pending, self.user, self.clock, self.check_writable, peer.statvfs
         )

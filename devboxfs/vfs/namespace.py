@@ -68,6 +68,8 @@ class Namespace:
         self.consistency = consistency
         self._check_writable = writable
         """Raises EROFS, or (argument True: the change needs space in the box) ENOSPC."""
+        self.excluded: Callable[[Directory, bytes], bool] = lambda _directory, _name: False
+        """Whether a name does not exist in this mount, whatever the box has."""
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -75,6 +77,8 @@ class Namespace:
         """Return the entry, None when there is none; from the table when it is known there."""
         if len(name) > NAME_MAX:
             raise oserror(errno.ENAMETOOLONG)
+        if self.excluded(directory, name):
+            return None
         node = directory.children.get(name)
         if node is None and not directory.complete:
             await self.remote.load(directory)
@@ -265,7 +269,7 @@ class Namespace:
             raise oserror(errno.ENOENT)
         if not isinstance(node, Directory):
             raise oserror(errno.ENOTDIR)
-        if node.children:
+        if not node.is_empty:
             raise oserror(errno.ENOTEMPTY)
         self._check_removal(directory, node)
         self._check_writable(False)
@@ -372,7 +376,7 @@ class Namespace:
                     raise oserror(errno.ENOTDIR)
                 if there.is_dir and not node.is_dir:
                     raise oserror(errno.EISDIR)
-                if isinstance(there, Directory) and there.children:
+                if isinstance(there, Directory) and not there.is_empty:
                     raise oserror(errno.ENOTEMPTY)
         if node.is_dir and source is not target and not self.user.may(node, WRITE):
             raise oserror(errno.EACCES)  # its `..` changes
@@ -381,6 +385,8 @@ class Namespace:
     def _move(
         self, source: Directory, old: bytes, node: Node, target: Directory, new: bytes
     ) -> None:
+        if node.is_dir:
+            self.table.moved(source.child_path(old), target.child_path(new))
         del source.children[old]
         target.children[new] = node
         if node.links is not None:
@@ -392,6 +398,12 @@ class Namespace:
     def _swap(
         self, source: Directory, old: bytes, node: Node, target: Directory, new: bytes, there: Node
     ) -> None:
+        if node.is_dir or there.is_dir:
+            ours, theirs = source.child_path(old), target.child_path(new)
+            between = b"/" + ours  # of no directory
+            self.table.moved(ours, between)
+            self.table.moved(theirs, ours)
+            self.table.moved(between, theirs)
         source.children[old], target.children[new] = there, node
         for moved, before, after in (
             (node, (source, old), (target, new)),
@@ -421,6 +433,8 @@ class Namespace:
             raise oserror(errno.ENOENT)
         if len(name) > NAME_MAX or len(directory.path()) + 1 + len(name) > PATH_MAX:
             raise oserror(errno.ENAMETOOLONG)
+        if self.excluded(directory, name):
+            raise oserror(errno.EPERM)
         if not self.user.may(directory, WRITE | EXECUTE):
             raise oserror(errno.EACCES)
 

@@ -258,6 +258,15 @@ class Remote:
                 return
             await self._news.wait()
 
+    async def catch_up(self) -> None:
+        """Bring the table up to what the box has now: events may still be on their way."""
+        transport = await self.link.wait_transport()
+        number = await transport.caught_up()
+        if number:
+            await self.wait_heard(number, self.pending.watch_session)
+        else:
+            await self._snapshot(transport)
+
     async def _snapshot(self, transport: FileTransport) -> None:
         """Bring the whole table up to date."""
         self.snapshot_complete = False
@@ -268,7 +277,7 @@ class Remote:
         table.log.begin()
         try:
             await self.pending.wait_moves()
-            async with transport.snapshot(b"") as stream:
+            async with transport.snapshot(table.root.name) as stream:
                 while (records := await stream.receive()) is not None:
                     for record in records:
                         if record.entries is None:
@@ -311,9 +320,11 @@ class Remote:
             if event.mask & OVERFLOW:
                 self._rescan_below(event.path)
                 continue
-            if not event.path:
+            if event.path == table.root.name:
                 if event.attr is not None:
                     table.update(table.root, event.attr, event.number)
+                elif table.root.name:
+                    log.error("the directory that is mounted was removed in the box")
                 continue
             parent_path, _, name = event.path.rpartition(b"/")
             after = events[index + 1] if index + 1 < len(events) else None
@@ -347,6 +358,8 @@ class Remote:
     def _rescan_below(self, path: bytes) -> None:
         """Something below was missed: list every known directory there again."""
         top = self.table.resolve(path)
+        if not path or self.table.root.name.startswith(path + b"/"):
+            top = self.table.root
         waiting = [top] if isinstance(top, Directory) else []
         while waiting:
             directory = waiting.pop()

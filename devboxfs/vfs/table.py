@@ -94,6 +94,10 @@ class Table:
         self.by_oid: dict[int, Node] = {}
         self.rescan: Callable[[Directory], None] = lambda _directory: None
         """Asks for a listing of a directory whose state is in doubt; set by vfs/remote.py."""
+        self.hides: Callable[[Directory, bytes, Attributes], bool] | None = None
+        """Whether an object of the box is not shown (vfs/visibility.py); None: none is hidden."""
+        self.moved: Callable[[bytes, bytes], None] = lambda _old, _new: None
+        """Hears of every directory that has got another path, and which."""
         self._by_box_ino: dict[int, Node] = {}
         """Objects shown under another number than the box's: to know further names of them."""
 
@@ -183,8 +187,14 @@ class Table:
             self._by_box_ino[attr.ino] = node
 
     def resolve(self, path: bytes) -> Node | None:
-        """Return the node at a path, None when it is not known."""
+        """Return the node at a path of the workspace, None when it is not known."""
         node: Node = self.root
+        if node.name and path != node.name:
+            if not path.startswith(node.name + b"/"):
+                return None
+            path = path[len(node.name) + 1 :]
+        elif path == node.name:
+            return node
         if path:
             for part in path.split(b"/"):
                 if not isinstance(node, Directory):
@@ -207,6 +217,8 @@ class Table:
             if directory.pending_names is not None and held(name):
                 self._stash(directory, name, event, attr)
             elif not stale(directory.ino, name, event):
+                if self.hides is not None and self._hide(directory, name, attr):
+                    continue
                 if name in children:
                     self._put_remote(directory, name, attr, event)
                 else:
@@ -223,10 +235,26 @@ class Table:
                 self._stash(directory, name, event, None)
             elif not self.log.is_stale(directory.ino, name, event):
                 self.remove_remote(directory, name)
-        if not directory.complete and directory.nlink > 1:
+        if directory.hidden is not None:
+            directory.hidden &= names
+        if not directory.complete and directory.nlink > 1 and not directory.hidden:
             # News that came meanwhile was not counted.
             directory.nlink = 2 + sum(child.is_dir for child in directory.children.values())
         directory.complete = True
+
+    def _hide(self, directory: Directory, name: bytes, attr: Attributes | None) -> bool:
+        """Keep count of what is not shown; whether this is not."""
+        if attr is None or self.hides is None or not self.hides(directory, name, attr):
+            if directory.hidden is not None:
+                directory.hidden.discard(name)
+            return False
+        if directory.hidden is None:
+            directory.hidden = set()
+        directory.hidden.add(name)
+        child = directory.children.get(name)
+        if child is not None and not child.pending:
+            self.remove_remote(directory, name)
+        return True
 
     def update(self, node: Node, attr: Attributes, event: int) -> None:
         """Work in the state of an object that is as old as `event`."""
@@ -283,6 +311,8 @@ class Table:
             self._stash(directory, name, event, attr)
             return
         self.log.note(directory.ino, name, event)
+        if self.hides is not None and self._hide(directory, name, attr):
+            return
         if attr is not None:
             # A listing under way will be too old for the name: it must be here already.
             if name in directory.children or directory.complete or self.log.under_way:
@@ -317,6 +347,7 @@ class Table:
             or target.held(new)
             or ((there := target.children.get(new)) is not None and there.pending)
             or node.links is not None
+            or (self.hides is not None and self.hides(target, new, attr))
         ):
             return False
         self.log.note(source.ino, old, event)
@@ -324,6 +355,8 @@ class Table:
         told = self.watchers.moving(source, old, target, new, node)
         if target.children.get(new) is not None:
             self.remove_remote(target, new, tell=False)
+        if node.is_dir:
+            self.moved(source.child_path(old), target.child_path(new))
         del source.children[old]
         node.parent, node.name = target, new
         target.children[new] = node

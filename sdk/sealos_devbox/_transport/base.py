@@ -275,6 +275,13 @@ class FileTransport(Protocol):
         """syncfs(2) in the box; returns the durable batch."""
         ...
 
+    async def caught_up(self) -> int:
+        """Return the number of an event; whoever has taken it knows all that was there by now.
+
+        Of the watch without walk. 0: it cannot be said, only a snapshot tells.
+        """
+        ...
+
     def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
         """Stream events.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -18,7 +19,7 @@ from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox._transport.streams import Command, Records
 from sealos_devbox._transport.upload import send_batch
 from sealos_devbox.batch import Batch
-from sealos_devbox.errors import CapabilityError, ProtocolError
+from sealos_devbox.errors import BoxFileError, CapabilityError, ProtocolError
 from sealos_devbox.types import (
     ApplyResult,
     Attributes,
@@ -342,6 +343,18 @@ class HelperTransport:
     async def sync(self) -> int:
         """syncfs(2) in the box; returns the durable batch."""
         return (await self._call(messages.INT_REPLY, None, "sync")).result
+
+    async def caught_up(self) -> int:
+        """Return the number of an event; whoever has taken it knows all that was there by now.
+
+        Of the watch without walk. 0: it cannot be said, only a snapshot tells.
+        """
+        try:
+            return (await self._call(messages.INT_REPLY, None, "caught_up")).result
+        except BoxFileError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return 0  # an older helper
 
     def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
         """Stream events.

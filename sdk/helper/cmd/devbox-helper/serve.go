@@ -78,6 +78,7 @@ func serve(o options) int {
 		"open": env.Open(handles), "pread": env.Pread(handles), "close": env.Close(handles), "hash": env.Hash,
 		"snapshot": snapshot.Handler(env), "apply": changes.Apply, "attach": changes.Attach, "detach": changes.Detach,
 		"sync": changes.Sync, "locks": changes.Locks, "watch": hub.Handler,
+		"caught_up": hub.CaughtUp,
 	}
 	runner := &exec.Runner{Space: space}
 	handlers["exec"] = runner.Handler

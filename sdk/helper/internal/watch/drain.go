@@ -1,5 +1,16 @@
 package watch
 
+import (
+	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/session"
+)
+
+// CaughtUp serves `caught_up`: the answer to Drain.
+func (h *Hub) CaughtUp(r *session.Request) ([]byte, error) {
+	r.Event = h.Event()
+	return msgpack.AppendUint(nil, h.Drain(r.Done())), nil
+}
+
 // Drain returns once every change that was made before the call, and that the watch without walk can know of, has been
 // decided: the number of its last event. 0: there is no such watch, or the caller has gone.
 func (h *Hub) Drain(gone <-chan struct{}) uint64 {

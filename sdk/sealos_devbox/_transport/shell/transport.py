@@ -268,6 +268,10 @@ class ShellTransport:
             raise file_error(shell.errno_of(output.stderr), None)
         return 0
 
+    async def caught_up(self) -> int:
+        """Say that it cannot be said: changes are found by looking."""
+        return 0
+
     def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
         """Stream events, found by looking again and again."""
         poll = Poll(lambda: self._look(path))
