@@ -164,6 +164,16 @@ class MountConfig:
     runtime_dirs: tuple[Path, ...] = ()
     embedded: bool = False
     """Whether the embedded engine was asked for; else the SDK's rule chooses the service."""
+    profile: str | None = None
+    endpoint: str | None = None
+    kubeconfig: Path | None = None
+    """The credential as a file; a credential itself is never in here."""
+    context: str | None = None
+    namespace: str | None = None
+    transport: str | None = None
+    """The way to the box; None for what the environment or the profile says, else the best."""
+    allow_weak: bool = False
+    """Whether the box is written to also by a way that cannot do all that the helper can."""
     foreground: bool = False
     allow_other: bool = False
     read_only: bool = False
@@ -202,6 +212,8 @@ class MountConfig:
                 raise MountError(f"{str(path)!r} is not an absolute path.", ExitCode.USAGE)
         if not 0.1 <= self.timeout <= 86_400:
             raise MountError("The timeout must be 0.1 to 86400 seconds.", ExitCode.USAGE)
+        if self.embedded and (self.profile or self.endpoint or self.kubeconfig):
+            raise MountError("--embedded and another service exclude each other.", ExitCode.USAGE)
         if self.offline_fsync not in OFFLINE_FSYNCS:
             raise MountError("An offline fsync can fail or journal.", ExitCode.USAGE)
         if self.consistency not in CONSISTENCIES:

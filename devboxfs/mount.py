@@ -33,6 +33,7 @@ from devboxfs.vfs.filesystem import FileSystem, Settings
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.numbers import Numbers
 from devboxfs.vfs.presentation import LinkTargets, Presentation
+from devboxfs.way import WayToBox, is_weak, way
 from devboxfs.writeback.conflict_log import Conflict
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.writeback import WriteBack
@@ -111,19 +112,32 @@ async def serve(config: MountConfig, ready: Callable[[], None], control: Control
     """
     try:
         async with AsyncDevbox(_service(config)) as devbox:
-            box = await devbox.get_or_create(config.name)
+            # Boxes of the embedded engine are made at their first use; elsewhere they cost money.
+            find = devbox.get_or_create if devbox.is_embedded else devbox.get
+            box = await find(config.name)
             control.say(f"{config.name} is served by {box.location} ({devbox.reason}).")
             async with box, _Mount.open(config, box, control) as mount:
                 await mount.run(ready)
     except BoxNotFoundError as exc:
-        raise MountError(str(exc), ExitCode.NO_BOX) from exc
+        raise MountError(f"{exc} {exc.hint}".rstrip(), ExitCode.NO_BOX) from exc
+    except ValueError as exc:
+        raise MountError(f"The service cannot be told: {exc}.", ExitCode.USAGE) from exc
     except DevboxError as exc:
         hint = f" {exc.hint}" if exc.hint else ""
         raise MountError(f"The box {config.name} cannot be mounted: {exc}{hint}") from exc
 
 
 def _service(config: MountConfig) -> DevboxConfig:
-    return DevboxConfig(embedded=True if config.embedded else None, data_dir=config.data_dir)
+    return DevboxConfig(
+        embedded=True if config.embedded else None,
+        profile=config.profile,
+        api_url=config.endpoint,
+        kubeconfig=config.kubeconfig,
+        context=config.context,
+        namespace=config.namespace,
+        transport=config.transport,
+        data_dir=config.data_dir,
+    )
 
 
 class _Mount:
@@ -141,6 +155,8 @@ class _Mount:
     ) -> None:
         self.config = config
         self.box = box
+        self.read_only = config.read_only
+        """Also when the only way to the box is a weak one, and that was not accepted."""
         self.control = control
         self.link = link
         self.writeback = writeback
@@ -182,7 +198,7 @@ class _Mount:
                 config,
                 box,
                 control,
-                BoxLink(box, timeout=config.timeout),
+                BoxLink(WayToBox(box), timeout=config.timeout),
                 writeback,
                 cache,
                 numbers,
@@ -206,6 +222,8 @@ class _Mount:
         async with trio.open_nursery() as nursery:
             try:
                 await nursery.start(self.link.run, self._session)
+                transport = await self.link.wait_transport()
+                self._look_at_way(transport)
                 await self._recover()
                 transport = await self.link.wait_transport()
                 self.filesystem = self._file_system(transport, await self._top(transport))
@@ -227,8 +245,28 @@ class _Mount:
         if failure is not None:
             raise failure
 
+    def _look_at_way(self, transport: FileTransport) -> None:
+        """Decide whether the mount is written to."""
+        rung = self.box.rung
+        if rung is not None:
+            self.control.say(f"It is reached by {rung.description}.")
+            for name, reason in rung.passed_over:
+                self.control.say(f"Not by {name}: {reason}")
+        weak = is_weak(transport)
+        if weak and not self.config.allow_weak and not self.read_only:
+            self.read_only = True
+            self.control.say(
+                "That way is weaker than the helper, so the mount is read-only: --allow-weak "
+                "makes it writable all the same, and devboxfs status says what it lacks."
+            )
+        if isinstance(self.link.box, WayToBox):
+            self.link.box.takes_weak = weak
+
     async def _recover(self) -> None:
         if not self.writeback.has_backlog:
+            return
+        if self.read_only and not self.config.read_only:
+            self.control.say("Changes that the last mount left in its journal wait there.")
             return
         self.control.say(
             "Bringing the changes that the last mount left in its journal to the box ...",
@@ -266,7 +304,7 @@ class _Mount:
 
     def _file_system(self, transport: FileTransport, top: Attributes | None) -> FileSystem:
         settings = Settings(
-            self.config.read_only,
+            self.read_only,
             self.config.timeout,
             self.config.state_dir,
             strict=self.config.consistency == "strict",
@@ -396,7 +434,7 @@ class _Mount:
             pid=os.getpid(),
             state=link.state,
             state_seconds=trio.current_time() - link.since,
-            read_only=self.config.read_only,
+            read_only=self.read_only,
             consistency=self.config.consistency,
             pending_operations=figures.pending_operations,
             pending_bytes=figures.pending_bytes,
@@ -414,6 +452,7 @@ class _Mount:
             ],
             conflicts=[_conflict(one) for one in self.writeback.conflict_log.list()],
             link={
+                **way(self.box.rung),
                 "connections": link.connections,
                 "round_trips": link.round_trips,
                 "bytes_sent": link.bytes_sent,
@@ -466,7 +505,7 @@ class _Mount:
     async def _on_journal_retry(self, _params: Json, _progress: Progress) -> Json:
         """Send again what the box has refused, and the journals of mounts that died."""
         self.writeback.try_again()
-        link = BoxLink(self.box, timeout=self.config.timeout)
+        link = BoxLink(self.link.box, timeout=self.config.timeout)
         reason = ""
         with trio.move_on_after(self.config.timeout) as scope:
             number = await self.writeback.sync_all()

@@ -256,10 +256,15 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
         yield "conflict", f"{conflict['path']}" + (f", our version is {kept}" if kept else "")
     for tree in entry.get("local_trees") or ():
         yield "local tree", _tree(tree)
+    yield from _way(entry.get("link") or {})
     for name in ("cache", "link"):
         figures = entry.get(name)
         if isinstance(figures, dict):
-            known = ((key, value) for key, value in figures.items() if value not in (None, ""))
+            known = (
+                (key, value)
+                for key, value in figures.items()
+                if value not in (None, "") and key not in _WAY
+            )
             yield name, ", ".join(_figure(key, value) for key, value in known)
 
 
@@ -282,6 +287,17 @@ def _tree(tree: Json) -> str:
         f"{tree['path'].lstrip('/')}: {more}{size(int(tree['bytes']))} in "
         f"{more}{plural(int(tree['files']), 'file')}, at {tree['stored_at']}"
     )
+
+
+_WAY = ("rung", "way", "weaker", "passed_over")
+
+
+def _way(link: Json) -> Iterable[tuple[str, str]]:
+    yield "way", str(link.get("way") or "")
+    for lack in link.get("weaker") or ():
+        yield "weaker", str(lack)
+    for rung, reason in (link.get("passed_over") or {}).items():
+        yield "not by", f"{rung}: {reason}"
 
 
 def _pending(entry: Json) -> str:
