@@ -97,6 +97,8 @@ class ShellTransport:
         self._polls: builtins.list[Poll] = []
         self._handles: dict[int, tuple[bytes, Version, bool]] = {}
         self._next_handle = 1
+        self._applied = 0
+        """The last batch of the journal that was attached."""
         usage = peer.statvfs
         self._free = (usage.bavail * usage.frsize, usage.favail, usage.flag)
 
@@ -243,6 +245,8 @@ class ShellTransport:
     async def apply(self, batch: Batch) -> ApplyResult:
         """Apply a batch, without a log: see the module."""
         result = await self._changes.apply(batch)
+        if batch.journal:
+            self._applied = max(self._applied, batch.number)
         self._free = (result.free_bytes, result.free_inodes, self._free[2])
         for poll in self._polls:
             poll.own(batch, result)
@@ -251,6 +255,7 @@ class ShellTransport:
     async def attach(self, journal: bytes, generation: int) -> tuple[int, int, str]:
         """Take a journal over: nothing of it is known here, so that all of it is sent again."""
         self._runner.check()
+        self._applied = 0
         return 0, 0, self._peer.boot_id
 
     async def locks(self, journal: bytes, paths: builtins.list[bytes]) -> builtins.list[bool]:
@@ -262,11 +267,12 @@ class ShellTransport:
         self._runner.check()
 
     async def sync(self) -> int:
-        """sync(2) in the box."""
+        """sync(2) in the box; returns the last batch that had been applied before."""
+        applied = self._applied
         output = await self._runner.run(b"sync", timeout=300)
         if output.exit_code:
             raise file_error(shell.errno_of(output.stderr), None)
-        return 0
+        return applied
 
     async def caught_up(self) -> int:
         """Say that it cannot be said: changes are found by looking."""
