@@ -176,8 +176,7 @@ def test_entries_come_and_go_while_a_directory_is_read(account: Account, place: 
         assert set(everything) >= stable | {"new-0", "new-199", "theirs-0", "theirs-199"}
 
 
-@pytest.fixture
-def large(account: Account, place: Place) -> tuple[Path, Path]:
+def made_large(place: Place) -> tuple[Path, Path]:
     """5 GiB in the box, most of it a hole; seen here."""
     place.sync()
     there = place.box / "large"
@@ -200,10 +199,8 @@ def at(path: Path, offset: int, size: int) -> bytes:
         return os.pread(file.fileno(), size, offset)
 
 
-def test_a_byte_appended_to_a_large_file_moves_alone(
-    account: Account, place: Place, large: tuple[Path, Path]
-) -> None:
-    here, there = large
+def test_a_byte_appended_to_a_large_file_moves_alone(account: Account, place: Place) -> None:
+    here, there = made_large(place)
     before = carried(place)
     with here.open("ab") as file:
         file.write(b"!")
@@ -218,10 +215,8 @@ def test_a_byte_appended_to_a_large_file_moves_alone(
     assert carried(place) - before < 1 << 20
 
 
-def test_the_middle_of_a_large_file_moves_alone(
-    account: Account, place: Place, large: tuple[Path, Path]
-) -> None:
-    here, there = large
+def test_the_middle_of_a_large_file_moves_alone(account: Account, place: Place) -> None:
+    here, there = made_large(place)
     before = carried(place)
     with here.open("r+b", buffering=0) as file:
         os.pwrite(file.fileno(), b"middle", MIDDLE)
@@ -233,10 +228,8 @@ def test_the_middle_of_a_large_file_moves_alone(
     assert carried(place) - before < 64 << 20
 
 
-def test_a_large_file_is_cut_without_being_fetched(
-    account: Account, place: Place, large: tuple[Path, Path]
-) -> None:
-    here, there = large
+def test_a_large_file_is_cut_without_being_fetched(account: Account, place: Place) -> None:
+    here, there = made_large(place)
     before = carried(place)
     os.truncate(here, MIDDLE)
     assert here.stat().st_size == MIDDLE
