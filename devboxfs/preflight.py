@@ -17,7 +17,7 @@ from typing import Final
 from devboxfs import mountpoint
 from devboxfs.config import ExitCode, MountConfig, MountError
 
-__all__ = ["check", "check_overlap", "real_mountpoint"]
+__all__ = ["check", "check_fuse", "check_overlap", "real_mountpoint"]
 
 DEVICE: Final = Path("/dev/fuse")
 FUSE_CONF: Final = Path("/etc/fuse.conf")
@@ -83,7 +83,7 @@ def check(
     Raises:
         MountError: the mount cannot be made.
     """
-    _check_fuse(config, device, search_path)
+    check_fuse(allow_other=config.allow_other, device=device, search_path=search_path)
     _clear_mounts(config.mountpoint, say)
     _check_directory(config.mountpoint)
     check_overlap(
@@ -96,7 +96,10 @@ def check(
     )
 
 
-def _check_fuse(config: MountConfig, device: Path, search_path: str | None) -> None:
+def check_fuse(
+    *, allow_other: bool = False, device: Path = DEVICE, search_path: str | None = None
+) -> None:
+    """Check that this user can mount; raises MountError."""
     try:
         if not stat.S_ISCHR(device.stat().st_mode):
             raise MountError(f"{device} is not a device: FUSE is broken here.", ExitCode.NO_FUSE)
@@ -123,7 +126,7 @@ def _check_fuse(config: MountConfig, device: Path, search_path: str | None) -> N
             "fusermount3 is missing: install the package fuse3 (sudo apt-get install fuse3).",
             ExitCode.NO_FUSE,
         )
-    if config.allow_other and not _allows_other(FUSE_CONF):
+    if allow_other and not _allows_other(FUSE_CONF):
         raise MountError(
             f"--allow-other is not permitted here: add the line user_allow_other to {FUSE_CONF}.",
             ExitCode.NO_FUSE,

@@ -42,6 +42,7 @@ import click
 from devboxfs.cli import (  # noqa: F401 - they define their commands
     boxes,
     completion,
+    examining,
     executing,
     login,
     monitoring,

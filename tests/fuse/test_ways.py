@@ -5,6 +5,7 @@ The service is the embedded engine, served on a port: its boxes have an API serv
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -137,3 +138,53 @@ def test_no_credential_is_on_the_daemons_command_line(box: MountedBox) -> None:
     assert token
     assert token not in words
     assert token not in box.log_tail().encode()
+
+
+def test_the_doctor_tries_every_way(box: MountedBox) -> None:
+    done = box.devboxfs("doctor", *box.options, "--json", box.name)
+    found = json.loads(done.stdout)
+    assert found["ok"]
+    checks = {check["name"]: check for check in found["checks"]}
+    assert [checks[name]["state"] for name in ("fuse", "service", "authentication", "box")] == [
+        "ok"
+    ] * 4
+    assert [checks[rung]["state"] for rung in ("helper", "agent", "exec")] == [
+        "ok",
+        "ok",
+        "warning",
+    ]
+    for rung in ("helper", "agent", "exec"):
+        figures = checks[rung]["figures"]
+        assert all(
+            figures[name] > 0
+            for name in ("open_milliseconds", "stat_milliseconds", "up_bytes_per_second")
+        )
+    assert list(box.box.glob(".devboxfs-doctor*")) == []
+    shown = box.devboxfs("doctor", *box.options, box.name).stdout.decode()
+    assert "the helper in the box, over pods/exec: opens in" in shown
+    assert "may be made twice" in shown
+
+
+def test_the_doctor_says_what_is_wrong(box: MountedBox) -> None:
+    said = box.devboxfs("doctor", *box.options, "no-such-box", check=False)
+    assert said.returncode == 6
+    assert b"no-such-box" in said.stdout
+    wrong = ("--endpoint", "http://127.0.0.1:1", *box.options[2:])
+    said = box.devboxfs("doctor", *wrong, check=False)
+    assert said.returncode == 13
+    assert b"failed  authentication" in said.stdout
+    with Devbox(DevboxConfig(api_url=box.options[1], kubeconfig=box.options[3])) as devbox:
+        devbox.get(box.name).pause()
+    said = box.devboxfs("doctor", *box.options, box.name, check=False)
+    assert said.returncode == 14
+    assert f"devboxfs box start {box.name}".encode() in said.stdout
+    no_helper = box.home / "helper"
+    no_helper.write_bytes(b"no executable")
+    with Devbox(DevboxConfig(api_url=box.options[1], kubeconfig=box.options[3])) as devbox:
+        devbox.get(box.name).start()
+    said = box.devboxfs(
+        "doctor", *box.options, box.name, check=False, env={"DEVBOX_HELPER": str(no_helper)}
+    )
+    assert said.returncode == 16
+    assert b"is no helper" in said.stdout
+    assert b"--allow-weak" in said.stdout
