@@ -28,6 +28,11 @@ _WORKTREE = (b"HEAD", b"commondir", b"gitdir")
 INDEX = b"index"
 INDEX_LOCK = b"index.lock"
 _SUFFIX = b".lock"
+_STATE_DIRECTORIES = (b"rebase-merge", b"rebase-apply", b"sequencer")
+_STATE = (b"MERGE_MSG", b"SQUASH_MSG", b"CHERRY_PICK_HEAD", b"REVERT_HEAD", b"REBASE_HEAD")
+"""What one operation in one work tree writes down for itself. It is replaced by way of a lock so
+that it is always whole: nobody else is excluded, and nobody waits."""
+_MAINTENANCE_LOCK = b"maintenance.lock"
 
 
 class LockKind(enum.Enum):
@@ -37,7 +42,8 @@ class LockKind(enum.Enum):
     """When it is made: what it protects is read, and perhaps changed, right after that."""
     INDEX = 2
     """When it is renamed to ``index``: it is made by every `git status`, mostly for nothing, and
-    protects nothing but that one file."""
+    protects nothing but that one file. ``objects/maintenance.lock`` is never renamed: every
+    `git commit` makes it and finds nothing to do, and what is done has locks of its own."""
 
 
 def is_lock_name(name: bytes) -> bool:
@@ -55,17 +61,31 @@ def is_worktree_directory(names: Container[bytes]) -> bool:
     return all(name in names for name in _WORKTREE)
 
 
-def lock_kind(name: bytes, holders: list[Container[bytes]]) -> LockKind | None:
+def lock_kind(
+    name: bytes, holders: list[Container[bytes]], directory: bytes = b""
+) -> LockKind | None:
     """Return how a new file is to be made; None: like any other.
 
-    `holders` are the entries of the directory that it is made in, and of those above it, inmost
-    first.
+    `directory` is the name of the directory that it is made in; `holders` are the entries of that,
+    and of those above it, inmost first.
     """
     if not is_lock_name(name) or not any(is_git_directory(names) for names in holders):
         return None
-    if name == INDEX_LOCK and (is_git_directory(holders[0]) or is_worktree_directory(holders[0])):
+    above = holders[1] if len(holders) > 1 else ()
+    if directory in _STATE_DIRECTORIES and _is_work_tree(above):
+        return None
+    if name.removesuffix(_SUFFIX) in _STATE and _is_work_tree(holders[0]):
+        return None
+    if (directory, name) == (b"objects", _MAINTENANCE_LOCK) and is_git_directory(above):
+        return LockKind.INDEX
+    if name == INDEX_LOCK and _is_work_tree(holders[0]):
         return LockKind.INDEX
     return LockKind.WAITS
+
+
+def _is_work_tree(names: Container[bytes]) -> bool:
+    """Whether this is where git keeps what belongs to one work tree."""
+    return is_git_directory(names) or is_worktree_directory(names)
 
 
 def named_git_directory(path: bytes) -> bool:

@@ -74,7 +74,7 @@ class GitLocks:
             await self.remote.load(above)
             holders.append(above.children)
             above = above.parent
-        kind = lock_kind(name, holders)
+        kind = lock_kind(name, holders, directory.name)
         if kind is None or "locks" not in await self._capabilities():
             return None
         return kind
