@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,71 @@ def test_a_save_waits_for_one_round_trip(furnished: MountedBox, record_property:
             count = furnished.round_trips() - before
             record_property("link.round_trips", count)
             assert count <= 3
+    finally:
+        furnished.umount()
+
+
+@dataclass
+class Git:
+    """Somebody who works in a repository of the mount, and counts how often he waits."""
+
+    box: MountedBox
+    where: Path
+    record: Record
+
+    def __call__(self, *arguments: str, where: Path | None = None) -> int:
+        """Run git; returns how often it waited for a lock."""
+        before = self.box.status()
+        run("git", *arguments, cwd=where or self.where, env=self.box.environment)
+        after = self.box.status()
+        waits = int(after["locks"]["waits"]) - int(before["locks"]["waits"])
+        misses = int(after["reader"]["misses"]) - int(before["reader"]["misses"])
+        self.record(f"git {arguments[0]}: locks", waits)
+        self.record(f"git {arguments[0]}: contents", misses)
+        return waits
+
+
+@pytest.mark.slow
+def test_git_waits_for_locks_that_exclude_somebody(
+    furnished: MountedBox, record_property: Record
+) -> None:
+    """The link is slow, so that nothing is answered before it is waited for."""
+    cold_start(furnished, delay_ms=100)
+    try:
+        top = furnished.scratch / "upstream"
+        top.mkdir()
+        there = Git(furnished, top / "there", record_property)
+        there("init", "-q", "--bare", "bare.git", where=top)
+        there("clone", "-q", "bare.git", "there", where=top)
+        for number in range(20):
+            (there.where / f"file{number}").write_text(f"{number}\n")
+        there("add", "-A")
+        there("commit", "-q", "-m", "first")
+        there("push", "-q", "origin", "HEAD")
+        here = Git(furnished, furnished.mount / "clone", record_property)
+        here("clone", "-q", str(top / "bare.git"), "clone", where=furnished.mount)
+
+        (there.where / "file1").write_text("changed\n")
+        there("commit", "-q", "-a", "-m", "second")
+        there("push", "-q", "origin", "HEAD")
+        furnished.sync()
+        # The remote branch, ORIG_HEAD, HEAD, the branch, and the index.
+        assert here("pull", "-q", "--ff-only") <= 5
+
+        (here.where / "new").write_text("new\n")
+        furnished.sync()
+        assert here("add", "new") <= 1
+        furnished.sync()
+        assert here("commit", "-q", "-m", "ours") <= 3
+        furnished.sync()
+        assert here("status", "--porcelain") <= 1
+
+        (there.where / "file2").write_text("changed\n")
+        there("commit", "-q", "-a", "-m", "third")
+        there("push", "-q", "origin", "HEAD")
+        furnished.sync()
+        # HEAD three times, the index three or four times, packed-refs twice, other references.
+        assert here("pull", "-q", "--rebase") <= 12
     finally:
         furnished.umount()
 
