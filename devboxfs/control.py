@@ -15,6 +15,12 @@ The operations and what their answers hold (sizes in bytes, ages in seconds):
 ``sync``
     Ends when all that was pending is fsynced in the box, or with an error.
     Progress: `operations`, `bytes` that are left.
+``catch-up``
+    Ends when the mount shows what the box had when it was asked. The result holds `caught_up`,
+    false if the box did not answer in time.
+``configuration``
+    How the mount goes to the box: `config` (as MountConfig.to_json writes it; no secrets are in
+    it), `box_uid`, and `root`, the workspace's path in the box.
 ``unmount``
     Param `timeout` (or null). Flushes, unmounts. Progress as with `sync`. An error leaves the mount
     as it was; OSError EBUSY among them. The result holds `operations` and `bytes` that stay in the

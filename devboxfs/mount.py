@@ -48,7 +48,7 @@ from sealos_devbox import (
     FileTransport,
 )
 
-__all__ = ["MountStatus", "serve"]
+__all__ = ["MountStatus", "serve", "service_of"]
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ async def serve(config: MountConfig, ready: Callable[[], None], control: Control
     Raises MountError with one sentence when it cannot be mounted.
     """
     try:
-        async with AsyncDevbox(_service(config)) as devbox:
+        async with AsyncDevbox(service_of(config)) as devbox:
             # Boxes of the embedded engine are made at their first use; elsewhere they cost money.
             find = devbox.get_or_create if devbox.is_embedded else devbox.get
             box = await find(config.name)
@@ -127,7 +127,8 @@ async def serve(config: MountConfig, ready: Callable[[], None], control: Control
         raise MountError(f"The box {config.name} cannot be mounted: {exc}{hint}") from exc
 
 
-def _service(config: MountConfig) -> DevboxConfig:
+def service_of(config: MountConfig) -> DevboxConfig:
+    """Return what the SDK is told of the service."""
     return DevboxConfig(
         embedded=True if config.embedded else None,
         profile=config.profile,
@@ -358,6 +359,7 @@ class _Mount:
         self.control.register("status", self._on_status)
         self.control.register("sync", self._on_sync)
         self.control.register("catch-up", self._on_catch_up)
+        self.control.register("configuration", self._on_configuration)
         self.control.register("unmount", self._on_unmount)
         self.control.register("journal-retry", self._on_journal_retry)
         self.control.register("journal-discard", self._on_journal_discard)
@@ -492,6 +494,17 @@ class _Mount:
         if number:
             raise OSError(number, os.strerror(number))
         return {"seconds": time.monotonic() - started}
+
+    async def _on_configuration(self, _params: Json, _progress: Progress) -> Json:
+        """Tell a command that goes to the box itself how this mount does; no secrets are in it."""
+        transport = self.link.transport
+        if transport is None:
+            raise MountError("The box cannot be reached for now.", ExitCode.NO_ANSWER)
+        return {
+            "config": self.config.to_json(),
+            "box_uid": self.box.uid,
+            "root": os.fsdecode(transport.peer.root),
+        }
 
     async def _on_catch_up(self, _params: Json, _progress: Progress) -> Json:
         """End when what the box has now is visible here: of what ran there, all that it did."""

@@ -49,6 +49,7 @@ from devboxfs.cli import (  # noqa: F401 - they define their commands
     mounting,
     region,
     releases,
+    running,
     serving,
     settings,
     trouble,

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,15 @@ from devboxfs.config import MountError
 if TYPE_CHECKING:
     from sealos_devbox import AsyncProcess
 
-__all__ = ["CANNOT_RUN", "NO_PROGRAM", "exec_command", "run_joined"]
+__all__ = [
+    "CANNOT_RUN",
+    "NO_PROGRAM",
+    "exec_command",
+    "join",
+    "raw_terminal",
+    "run_joined",
+    "write_all",
+]
 
 CANNOT_RUN = 125
 NO_PROGRAM = 127
@@ -101,8 +109,8 @@ async def run_joined(
             async with found.open_process(
                 command, cwd=cwd, env=env or None, terminal=terminal
             ) as process:
-                with _raw_terminal(wanted=tty):
-                    await _join(process, tty=tty)
+                with raw_terminal(wanted=tty):
+                    await join(process, tty=tty)
                 if process.exit_code is not None:
                     return process.exit_code
                 return 128 + (process.signal or 0)
@@ -113,8 +121,13 @@ async def run_joined(
             await found.aclose()
 
 
-async def _join(process: AsyncProcess, *, tty: bool) -> None:
-    """Pass output on until the command ends, and input and signals meanwhile."""
+async def join(
+    process: AsyncProcess, *, tty: bool, change: Callable[[str, bytes], bytes] | None = None
+) -> None:
+    """Pass output on until the command ends, and input and signals meanwhile.
+
+    `change` is given the name of the stream and its output, and returns what to pass on of it.
+    """
     import trio
 
     failure: BaseException | None = None
@@ -124,8 +137,10 @@ async def _join(process: AsyncProcess, *, tty: bool) -> None:
         try:
             while (received := await process.receive()) is not None:
                 where, data = received
+                if change is not None:
+                    data = change(where, data)
                 await trio.to_thread.run_sync(
-                    _write, 1 if where == "stdout" else 2, data, abandon_on_cancel=True
+                    write_all, 1 if where == "stdout" else 2, data, abandon_on_cancel=True
                 )
         except Exception as error:  # noqa: BLE001 - carried out of the group, which would wrap it
             failure = error
@@ -182,14 +197,15 @@ async def _pass_signals(process: AsyncProcess, tty: bool) -> None:
                 pass  # it has ended, or the way to it is lost: both are noticed elsewhere
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to a descriptor that blocks."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 @contextmanager
-def _raw_terminal(*, wanted: bool) -> Iterator[None]:
+def raw_terminal(*, wanted: bool) -> Iterator[None]:
     """Let the terminal in the box do what this one does otherwise: echo, lines, signals."""
     if not (wanted and sys.stdin.isatty()):
         yield
