@@ -190,6 +190,8 @@ class _Mount:
             )
             numbers = Numbers.open(state)
             cache = ContentCache.open(config.cache_dir / box.uid, disk_limit=config.cache_size)
+            if _on_one_disk(state, config.cache_dir / box.uid):
+                writeback.on_full_disk(cache.give_way)
         except OSError as exc:
             raise MountError(
                 f"The files of the mount cannot be used: {exc.strerror}: {exc.filename}."
@@ -617,6 +619,13 @@ async def _nothing_beside(_transport: FileTransport) -> None:
 
 def _nothing(_number: int, _frame: object) -> None:
     """Handle a signal whose only purpose is to interrupt a system call."""
+
+
+def _on_one_disk(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_dev == other.stat().st_dev
+    except OSError:
+        return False
 
 
 def _close(numbers: Numbers, writeback: WriteBack) -> None:

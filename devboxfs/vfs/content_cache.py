@@ -56,6 +56,12 @@ IMAGES = 64
 PAUSE = 60.0
 """Seconds without writing after the disk was full."""
 
+ROOM = 4 * 1024 * 1024
+"""Given back at least when the journal has no room: the next records want some, too."""
+
+GIVE_AGAIN = 5.0
+"""Seconds after everything was given back before it is tried again."""
+
 CLOSE_TIMEOUT = 5.0
 
 _T = TypeVar("_T")
@@ -106,6 +112,8 @@ class ContentCache:
         self._disk_contents = 0
         self._dropped = 0
         self._paused_until = 0.0
+        self._gave_all = 0.0
+        """Until then there is nothing to give way with."""
         self._told = False
 
     @classmethod
@@ -439,6 +447,40 @@ class ContentCache:
             await trio.to_thread.run_sync(work)
         except (OSError, sqlite3.Error) as again:
             _logger.debug("the content cache on disk is of no use: %s", again)
+
+    def give_way(self, nbytes: int) -> bool:
+        """Give back room on a full disk that is not ours alone; whether there is more now.
+
+        Half of what is here, everything if that was not enough. Blocks.
+        """
+        store, now = self._store, trio.current_time()
+        if store is None or now < self._gave_all:
+            return False
+        self._paused_until = now + PAUSE
+        try:
+            before = store.free()
+            try:
+                for row in store.shrink():
+                    self._whole.discard(hash(row))
+                    self._partial.discard(hash(row))
+                self._disk_bytes, self._disk_contents = store.totals()
+            except sqlite3.Error as error:
+                # To delete rows it has to write, and there is no room for that.
+                _logger.debug("the content cache on disk does not become smaller: %s", error)
+            if store.free() < before + max(nbytes, ROOM):
+                self._gave_all = now + GIVE_AGAIN
+                store.discard()
+                self._whole.clear()
+                self._partial.clear()
+                self._disk_bytes = self._disk_contents = 0
+            more = store.free() > before
+        except (OSError, sqlite3.Error) as error:
+            _logger.warning("the content cache cannot give way: %s", error)
+            return False
+        if more and not self._told:
+            self._told = True
+            _logger.warning("the disk is full: the content cache gives way to the journal")
+        return more
 
     async def aclose(self) -> None:
         """Write what is queued, within a few seconds, and close the disk's part. Idempotent."""

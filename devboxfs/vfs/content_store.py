@@ -345,7 +345,15 @@ class ContentStore:
         with self._database.connection() as connection:
             total = connection.execute("SELECT bytes FROM tally").fetchone()[0]
             self._limit = min(self._limit, total // 2)
-            return self._evict(connection)[2]
+            removed = self._evict(connection)[2]
+            # What was freed is the disk's again only when the log has been worked in.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return removed
+
+    def free(self) -> int:
+        """Return how many bytes of the disk are free."""
+        found = os.statvfs(self._files)
+        return found.f_bfree * found.f_frsize
 
 
 def _runs(blocks: dict[int, bytes]) -> Iterator[tuple[int, list[bytes]]]:

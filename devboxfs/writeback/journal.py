@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +123,8 @@ class Journal:
         self._names_dirty = False
         self._broken = False
         self._only_looking = False
+        self.make_room: Callable[[int], bool] = lambda _bytes: False
+        """Asks others for so much of a disk that is full; whether there is more now. Blocks."""
 
     # -- opening and closing
 
@@ -266,11 +268,23 @@ class Journal:
         size = records.RECORD_HEADER_SIZE + len(payload) + len(data)
         if limited and self._bytes + size > self._limits.journal_bytes:
             raise OSError(errno.ENOSPC, "the journal has reached its limit")
+        head = records.frame(kind, seq, payload, data)
+        try:
+            offset = self._write_record(head, data)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.make_room(size):
+                raise
+            offset = self._write_record(head, data)
+        faults.passing("append-after")
+        return offset
+
+    def _write_record(self, head: bytes, data: bytes) -> int:
+        """Write all of a record, or nothing."""
+        size = len(head) + len(data)
         full = self._position + size > self._limits.segment_bytes
         if self._broken or (full and self._position > records.HEADER_SIZE):
             self._begin_segment()
         start = self._position
-        head = records.frame(kind, seq, payload, data)
         try:
             written = os.writev(self._fd, (head, data)) if data else os.write(self._fd, head)
             if written < size:
@@ -282,7 +296,6 @@ class Journal:
         self._bytes += size
         self._appended += size
         self._segments[-1].size = self._position
-        faults.passing("append-after")
         return start + len(head)
 
     def _write_rest(self, rest: bytes) -> int:

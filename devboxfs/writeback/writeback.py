@@ -127,6 +127,7 @@ class WriteBack:
         """Of mounts that died besides; recover() brings them to the box and finishes them."""
         self._unsynced = trio.Event()
         self._closed = False
+        self._make_room = journal.make_room
 
     def _new_flusher(self) -> Flusher:
         directory = self._directory
@@ -166,6 +167,11 @@ class WriteBack:
     def pending_bytes(self) -> int:
         """Bytes of content that were accepted and are not settled."""
         return self._ledger.pending_bytes
+
+    def on_full_disk(self, make_room: Callable[[int], bool]) -> None:
+        """Tell whom to ask for space (bytes) when the local disk is full; True: there is more."""
+        self._make_room = make_room
+        self._journal.make_room = make_room
 
     def on_locks(self, held: Callable[[], list[bytes]]) -> None:
         """Tell where to ask for the paths of the locks that are held here."""
@@ -227,7 +233,13 @@ class WriteBack:
             return self.append_write(op, data)
         spool, offset = self._journal.spool_for(op.oid, len(data))
         try:
-            await trio.to_thread.run_sync(Journal.write_spool, spool, offset, data)
+            try:
+                await trio.to_thread.run_sync(Journal.write_spool, spool, offset, data)
+            except OSError as exc:
+                full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not self._journal.make_room(len(data)):
+                    raise
+                await trio.to_thread.run_sync(Journal.write_spool, spool, offset, data)
         finally:
             self._journal.spooled(spool)
         op.length = len(data)
@@ -388,6 +400,7 @@ class WriteBack:
         old.close()
         self.set_aside.append((old.path, number))
         self._journal = new
+        new.make_room = self._make_room
         self._ledger = Ledger(new, self._limits, self._monotonic)
         self._flusher = self._new_flusher()
         self._flusher.conflicts = conflicts
