@@ -295,7 +295,10 @@ class Table:
         )
         # What a doubtful one turns out to be may be what our own change has made of it.
         news = not doubtful or (node.size, node.mtime_ns) != (attr.size, attr.mtime_ns)
+        accessed = node.atime_ns
         node.show(attr)
+        if not news:
+            node.atime_ns = accessed  # the box knows nothing of reads through the mount
         node.xattrs = None
         if changed:
             node.content = None

@@ -344,3 +344,15 @@ def test_a_link_made_in_the_box_to_a_file_of_ours_is_the_same_object(table: Tabl
     settle(table, table.root, b"mine", node, attributes(50), event=1)
     table.remote_name(table.root, b"b", attributes(50, nlink=2, time=2), 2)
     assert table.root.children[b"b"] is node
+
+
+def test_a_look_at_what_is_in_doubt_does_not_move_the_time_of_access(table: Table) -> None:
+    listing(table, table.root, {b"f": attributes(10, size=3, time=5)})
+    node = table.root.children[b"f"]
+    node.atime_ns = 77
+    node.doubtful = True
+    table.remote_name(table.root, b"f", replace_attributes(node.box, ctime_ns=9), 3)
+    assert (node.doubtful, node.atime_ns, node.ctime_ns) == (False, 77, 9)
+    node.doubtful = True
+    table.remote_name(table.root, b"f", attributes(10, size=4, time=11), 4)
+    assert (node.size, node.atime_ns) == (4, 11)
