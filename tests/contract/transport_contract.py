@@ -583,6 +583,24 @@ class TransportContract:
         assert sizes == [2_000_000]
         await transport.detach(journal)
 
+    async def test_caught_up_is_newer_than_what_was_done(self, transport, root):
+        self.require(transport, "watch")
+        async with transport.watch() as stream:
+            await stream.receive()
+            await transport.list(b"")
+            made = {b"f%d" % number for number in range(200)}
+            for name in made:
+                (root / os.fsdecode(name)).write_bytes(b"x")
+            last = await transport.caught_up()
+            if not last:
+                assert "weak" in transport.peer.capabilities  # only a snapshot tells
+                return
+            heard: dict[int, bytes] = {}
+            with anyio.fail_after(20):
+                while max(heard, default=0) < last:
+                    heard.update((e.number, e.path) for e in await stream.receive())
+            assert made <= {path for number, path in heard.items() if number <= last}
+
     async def test_watch(self, transport, root):
         self.require(transport, "watch")
         self.require_strong(transport)
