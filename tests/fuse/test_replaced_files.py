@@ -92,12 +92,13 @@ def test_unmounting_while_the_box_changes(box: MountedBox, account: Account) -> 
                 number += 1
                 (busy / f"{number % 50}").write_bytes(b"%d" % number)
                 (busy / f"{number % 50}").rename(busy / f"moved{number % 50}")
+                over.wait(0.002)
 
         worker = threading.Thread(target=change)
         worker.start()
         try:
             wait_until(
-                lambda: box.status()["watchers"]["performed"] > 20, timeout=20, what="repetitions"
+                lambda: box.status()["watchers"]["performed"] > 3, timeout=60, what="repetitions"
             )
             box.umount()
         finally:
