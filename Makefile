@@ -8,7 +8,7 @@ export GOTOOLCHAIN := local
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock generate format check test retest test-fuse test-node test-cluster
-.PHONY: coverage bench build demo clean
+.PHONY: coverage bench bench-rungs build demo clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -71,6 +71,9 @@ coverage: setup ## tests with the lines and branches they reach, in build/covera
 
 bench: setup ## measure a mount beside the local disk
 	$(PYTHON_IN_VENV) -m tests.bench
+
+bench-rungs: setup ## measure every way into a box, beside kubectl (as root)
+	$(PYTHON_IN_VENV) -m tests.bench.rungs
 
 build: setup ## wheel and source archive, in dist/
 	rm -rf dist
