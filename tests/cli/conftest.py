@@ -1,5 +1,7 @@
-"""The commands about boxes as a user runs them: processes, against an engine that is served."""
+"""The commands about boxes as a user runs them, against an engine that is served."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -8,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from devboxfs.cli import main
+from sealos_devbox import Devbox, DevboxConfig
 from sealos_devbox.server.run import Served, ServeOptions, serving
 from sealos_devbox.server.settings import EngineSettings
 from tests.support.commands import clean_environment
@@ -47,6 +52,25 @@ class User:
     def run(
         self, *arguments: object, stdin: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
+        """Run a command in this process, which has imported everything already."""
+        argv = [*map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+        with (
+            mock.patch.dict(os.environ, {**self.environment, **(env or {})}, clear=True),
+            mock.patch.object(sys, "stdin", given),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main(argv)
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(argv, ended.value.code, out.getvalue(), err.getvalue())
+
+    def spawn(
+        self, *arguments: object, stdin: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a process of its own."""
         done = subprocess.run(
             self.command(*arguments),
             input=stdin,
@@ -61,7 +85,7 @@ class User:
         return done
 
     def does(self, *arguments: object, stdin: str = "") -> str:
-        """Run a command that has to succeed, and return what it printed."""
+        """Run a command that has to succeed, in this process, and return what it printed."""
         done = self.run(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -100,3 +124,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)  # processes, which import a lot
             if item.get_closest_marker("fuse") and not os.path.exists("/dev/fuse"):
                 item.add_marker(pytest.mark.skip(reason="there is no /dev/fuse here"))
+
+
+@pytest.fixture(scope="module")
+def box(engine: Served) -> str:
+    """A box that runs, for tests that are not about its life."""
+    name = "work"
+    config = DevboxConfig(api_url=engine.url, kubeconfig=engine.kubeconfig)
+    with Devbox(config) as devbox:
+        devbox.create(name, runtime="python")
+    return name

@@ -24,16 +24,18 @@ BOX = {
 
 
 def test_a_box_from_making_to_deleting_by_endpoint(user: User) -> None:
-    made = user.run("box", "create", "alpha", "--runtime", "python:2.7", *user.service)
+    made = user.spawn("box", "create", "alpha", "--runtime", "python:2.7", *user.service)
     assert (made.stdout, made.returncode) == ("alpha is ready.\n", 0)
     assert f"using {user.url}" in made.stderr
     assert "python:2.7 was asked for" in made.stderr
-    assert user.does("box", "list", "-q", *user.service) == "alpha\n"
-    assert user.does("box", "pause", "alpha", *user.service) == "alpha is stopped.\n"
-    assert user.does("box", "start", "alpha", *user.service) == "alpha is running.\n"
-    assert user.does("box", "wait", "alpha", *user.service) == "alpha is ready.\n"
-    assert user.does("box", "delete", "alpha", "--yes", *user.service) == "alpha is deleted.\n"
-    assert user.json("box", "list", *user.service) == []
+    assert user.spawn("box", "list", "-q", *user.service).stdout == "alpha\n"
+    assert user.spawn("box", "pause", "alpha", *user.service).stdout == "alpha is stopped.\n"
+    assert user.spawn("box", "start", "alpha", *user.service).stdout == "alpha is running.\n"
+    assert user.spawn("box", "wait", "alpha", *user.service).stdout == "alpha is ready.\n"
+    assert (
+        user.spawn("box", "delete", "alpha", "--yes", *user.service).stdout == "alpha is deleted.\n"
+    )
+    assert user.spawn("box", "list", "-q", *user.service).stdout == ""
 
 
 def test_tables_and_json_by_profile(member: User) -> None:
@@ -53,7 +55,7 @@ def test_tables_and_json_by_profile(member: User) -> None:
         assert made["ssh"]["private_key"] is None
         (listed,) = member.json("box", "list")
         assert set(listed) == BOX
-        lines = member.does("box", "list").splitlines()
+        lines = member.spawn("box", "list").stdout.splitlines()
         assert lines[0].split() == ["NAME", "STATE", "RUNTIME", "CPU", "MEMORY"]
         assert lines[1].split() == ["beta", "running", "python", "0.5", "1Gi"]
         shown = member.does("box", "show", "beta")
