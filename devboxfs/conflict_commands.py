@@ -36,16 +36,22 @@ class Mounted:
     box: str
     log: ConflictLog
     conflicts: list[Conflict]
+    """Those in what is mounted."""
+    subpath: str = ""
+    """The directory of the workspace that is mounted; paths of conflicts are the workspace's."""
+
+    def _here(self, path: str) -> Path:
+        return self.mountpoint / Path(path).relative_to(self.subpath)
 
     def ours(self, conflict: Conflict) -> Path | None:
         """Return where our version can be read."""
         if conflict.kept_as is not None:
-            return self.mountpoint / conflict.kept_as
+            return self._here(conflict.kept_as)
         return Path(conflict.stored_at) if conflict.stored_at else None
 
     def theirs(self, conflict: Conflict) -> Path:
         """Return where the box's version can be read."""
-        return self.mountpoint / conflict.path
+        return self._here(conflict.path)
 
 
 def find(places: Places, only: Path | None = None) -> list[Mounted]:
@@ -60,7 +66,9 @@ def find(places: Places, only: Path | None = None) -> list[Mounted]:
 def mounted(places: Places, entry: Json) -> Mounted:
     """Return what is known of one mount."""
     log = ConflictLog(places.state / "mounts" / str(entry["box_uid"]))
-    return Mounted(Path(entry["mountpoint"]), str(entry["box"]), log, log.list())
+    subpath = str((entry.get("options") or {}).get("subpath", ""))
+    inside = [one for one in log.list() if Path(one.path).is_relative_to(subpath)]
+    return Mounted(Path(entry["mountpoint"]), str(entry["box"]), log, inside, subpath)
 
 
 def to_json(found: list[Mounted]) -> list[Json]:

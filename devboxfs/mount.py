@@ -332,6 +332,7 @@ class _Mount:
         peer = transport.peer
         filesystem.table.watchers = self.notifier.echo
         self.notifier.echo.drop = filesystem.table.drop_if_unused
+        self.notifier.echo.mounted = filesystem.table.root.name
         config = self.config
         mountpoint_bytes, subpath = os.fsencode(config.mountpoint), os.fsencode(config.subpath)
         owners = Presentation(
@@ -542,7 +543,8 @@ class _Mount:
 
     async def _on_journal_discard(self, params: Json, _progress: Progress) -> Json:
         """Give up what the box refuses: all of it, or what concerns some paths."""
-        paths = [os.fsencode(str(path)) for path in params.get("paths") or ()]
+        top = self.config.subpath
+        paths = [os.fsencode(os.path.join(top, str(path))) for path in params.get("paths") or ()]
         return {"operations": self.writeback.discard(paths)}
 
     async def _on_unmount(self, params: Json, progress: Progress) -> Json:

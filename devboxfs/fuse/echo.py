@@ -100,6 +100,8 @@ class Echo(Watchers):
         """Of the process; 0 while there is none."""
         self.drop: Callable[[Node], None] = lambda _node: None
         """Forgets a node that nobody refers to any more; the table's."""
+        self.mounted = b""
+        """The directory of the workspace that is mounted: the process works below that."""
         self._enabled = False
         self._names: dict[Key, deque[Token]] = {}
         self._expected: dict[tuple[object, ...], Token] = {}
@@ -121,13 +123,17 @@ class Echo(Watchers):
         """Return a frozen snapshot."""
         return EchoStatistics(**self._counts, waiting=len(self._all))
 
+    def _below(self, path: bytes) -> str:
+        """Return a path of the workspace as the process knows it."""
+        return os.fsdecode(path[len(self.mounted) + 1 :] if self.mounted else path)
+
     # -- what changed in the box (vfs.table.Watchers) ----------------------------------------------
 
     def appeared(self, directory: Directory, name: bytes, node: Node) -> bool:
         """Take note of a new name; True when its invalidation is taken over."""
         if not self._takes(directory):
             return False
-        operation, arguments = self._making(os.fsdecode(directory.child_path(name)), node)
+        operation, arguments = self._making(self._below(directory.child_path(name)), node)
         if not operation:
             return False
         self._add(
@@ -168,7 +174,7 @@ class Echo(Watchers):
             operation = "rmdir" if there.is_dir else "unlink"
             self._add(
                 operation,
-                (os.fsdecode(parent.child_path(gone)),),
+                (self._below(parent.child_path(gone)),),
                 there,
                 {(parent.ino, gone): there},
                 (parent,),
@@ -182,7 +188,7 @@ class Echo(Watchers):
         """Take note of a rename that is about to be worked in."""
         if not (self._takes(source) and self._takes(target)):
             return False
-        paths = (os.fsdecode(source.child_path(old)), os.fsdecode(target.child_path(new)))
+        paths = (self._below(source.child_path(old)), self._below(target.child_path(new)))
         before = {(source.ino, old): node, (target.ino, new): target.children.get(new)}
         self._add(
             "rename",
@@ -209,7 +215,7 @@ class Echo(Watchers):
             content = content and bool(self.mask & WRITTEN)
             if not content and not self.mask & IN_ATTRIB:
                 return  # it was only moved
-        path = os.fsdecode(directory.child_path(node.name))
+        path = self._below(directory.child_path(node.name))
         arguments: tuple[object, ...]
         if content and node.is_file:
             complete = self.mask is None or bool(self.mask & ~(IN_MODIFY | IN_ATTRIB))
@@ -436,7 +442,7 @@ class Echo(Watchers):
             ):
                 self._add(
                     "attributes",
-                    (os.fsdecode(directory.path()), stat.S_IMODE(directory.mode)),
+                    (self._below(directory.path()), stat.S_IMODE(directory.mode)),
                     directory,
                     {},
                     (),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +20,17 @@ def fails(number: int, function, *arguments) -> None:
     assert caught.value.errno == number, caught.value
 
 
+def fill(top: Path) -> None:
+    for name in (".cache", "src", "src/.cache", "data"):
+        (top / name).mkdir()
+    for name in (".cache/a", "src/b.tmp", "src/c.c", "src/.cache/d", "data/raw", "data/x"):
+        (top / name).write_text(name)
+
+
 @pytest.fixture
 def box(make_box) -> MountedBox:
     box = make_box().start()
-    for name in (".cache", "src", "src/.cache", "data"):
-        (box.mount / name).mkdir()
-    for name in (".cache/a", "src/b.tmp", "src/c.c", "src/.cache/d", "data/raw", "data/x"):
-        (box.mount / name).write_text(name)
+    box.account.perform(fill, box.mount)
     box.umount()
     patterns = ("--exclude", ".cache", "--exclude", "*.tmp", "--exclude", "/data/raw")
     box.devboxfs("mount", box.name, box.mount, *patterns)

@@ -50,6 +50,11 @@ def test_subpath(make_box) -> None:
     wait_until((box.mount / "remote").exists, what="the file of the box")
     assert (box.mount / "remote").read_text() == "r"
     assert not (box.mount / "outside").exists()
+    # Changes in the box are repeated for local watchers, at the place where they are here.
+    os.listdir(box.mount / "dir")
+    before = box.status()["watchers"]["performed"]
+    box.account.perform((box.box / "a" / "b" / "dir" / "seen").write_text, "r")
+    wait_until(lambda: box.status()["watchers"]["performed"] > before, what="the repetition")
     # What a killed daemon leaves is brought to the same place by a mount of everything.
     (box.mount / "last").write_text("kept")
     box.kill()
