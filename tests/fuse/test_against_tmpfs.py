@@ -3,7 +3,9 @@
 import itertools
 import os
 import stat
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -54,7 +57,8 @@ class SameCalls(RuleBasedStateMachine):
         for top in self.tops:
             top.mkdir()
         self.handles: list[Pair] = []
-        self.timed: set[str] = set()
+        self.streams: list[tuple[Any, list[str], set[str]]] = []
+        """The mount's directory being read: what was seen so far, what was there all the time."""
 
     def both(self, call, *arguments: object) -> object:
         """Call with each top; strings that are paths are joined to it."""
@@ -67,14 +71,69 @@ class SameCalls(RuleBasedStateMachine):
         # Truncating without permission to write is undefined by POSIX.
         if access == os.O_RDONLY:
             flags &= ~os.O_TRUNC
-        opened = [outcome(os.open, top / path, access | flags, mode) for top in self.tops]
+        self._keep([outcome(os.open, top / path, access | flags, mode) for top in self.tops])
+
+    @precondition(lambda self: self.handles)
+    @rule(number=st.integers(0, 9), access=ACCESS)
+    def open_again(self, number: int, access: int) -> None:
+        """A second handle of what may have another name by now, or none."""
+        again = [
+            outcome(os.open, f"/proc/self/fd/{handle}", access) for handle in self.handle(number)
+        ]
+        self._keep(again)
+
+    def _keep(self, opened: list[object]) -> None:
         if all(isinstance(one, int) for one in opened):
             self.handles.append((opened[0], opened[1]))
-        else:
-            for one in opened:
-                if isinstance(one, int):
-                    os.close(one)
-            assert opened[0] == opened[1]
+            return
+        for one in opened:
+            if isinstance(one, int):
+                os.close(one)
+        assert opened[0] == opened[1]
+
+    @rule(path=PATHS, lines=st.integers(1, 4))
+    def append_from_two_processes(self, path: str, lines: int) -> None:
+        """Each line is there once and whole, in whatever order."""
+        script = f'for n in $(seq {lines}); do printf "\\n$0 $n" >> "$1" || exit 1; done'
+        seen = []
+        for top in self.tops:
+            started = [
+                subprocess.Popen(["sh", "-c", script, who, top / path], stderr=subprocess.DEVNULL)
+                for who in ("one", "other")
+            ]
+            ended = [process.wait(60) for process in started]
+            seen.append((ended, outcome(lambda top=top: _tail(top / path, lines))))
+        assert seen[0] == seen[1], f"mount: {seen[0]!r:.300}, tmpfs: {seen[1]!r:.300}"
+        # The order may differ between the two: from here on they are to be the same again.
+        whole = outcome((self.tops[1] / path).read_bytes)
+        if seen[1][0] == [0, 0] and isinstance(whole, bytes):
+            (self.tops[0] / path).write_bytes(whole)
+            (self.tops[1] / path).write_bytes(whole)
+
+    @precondition(lambda self: len(self.streams) < 3)
+    @rule()
+    def open_stream(self) -> None:
+        """Begin to read the directory; it is read on after whatever comes between."""
+        stream = os.scandir(self.tops[0])
+        first = next(stream, None)
+        seen = [] if first is None else [first.name]
+        self.streams.append((stream, seen, set(os.listdir(self.tops[0]))))
+
+    @precondition(lambda self: self.streams)
+    @rule()
+    def read_stream_to_its_end(self) -> None:
+        """What was there all the time is seen once; what came or went may be."""
+        stream, seen, stable = self.streams.pop(0)
+        with stream:
+            seen += [entry.name for entry in stream]
+        assert len(seen) == len(set(seen))
+        assert set(seen) >= stable, f"saw {seen}, and {stable} were there all the time"
+
+    @invariant()
+    def note_what_goes(self) -> None:
+        """A name that has gone was not there all the time, though it may come back."""
+        for _stream, _seen, stable in getattr(self, "streams", []):
+            stable &= set(os.listdir(self.tops[0]))
 
     def handle(self, number: int) -> Pair:
         return self.handles[number % len(self.handles)]
@@ -178,10 +237,18 @@ class SameCalls(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "handles"):
             return
+        for stream, _seen, _stable in self.streams:
+            stream.close()
         for pair in self.handles:
             for handle in pair:
                 os.close(handle)
         assert differences(*self.tops, times="") == []
+
+
+def _tail(path: Path, lines: int) -> tuple[list[bytes], int]:
+    """The lines that two processes have appended, in order, and the size of all."""
+    data = path.read_bytes()
+    return sorted(data.split(b"\n")[-2 * lines :]), len(data)
 
 
 def _facts(info: os.stat_result) -> tuple[object, ...]:
