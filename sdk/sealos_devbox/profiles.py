@@ -52,7 +52,6 @@ PROFILE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "kubeconfig": str,
     "context": str,
     "namespace": str,
-    "namespace": str,
     "api_key_file": str,
     "credential_source": str,
     "transport": str,
