@@ -61,7 +61,7 @@ func TestExitStatus(t *testing.T) {
 	if _, status := raw(t, append(bytes.Clone(hello), frame(wire.Welcome, 0, []byte{0x80})...), true); status != 3 {
 		t.Error("a WELCOME from the client:", status)
 	}
-	for args, want := range map[string]int{"": 2, "serve": 2, "serve --root /nonexistent": 2, "serve --root": 2, "--version": 0, "apply x": 2,
+	for args, want := range map[string]int{"": 2, "serve": 2, "serve --root /proc/absent": 2, "serve --root": 2, "--version": 0, "apply x": 2,
 		"serve --root /tmp --user nonexistent-user": 2} {
 		cmd := exec.Command(binary_, strings.Fields(args)...)
 		var stderr bytes.Buffer

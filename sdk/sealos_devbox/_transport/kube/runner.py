@@ -31,7 +31,7 @@ from sealos_devbox.errors import (
 
 __all__ = ["ExecRunner", "StreamedCommand"]
 
-MAX_DATA: Final = 4 << 20
+MAX_DATA: Final = 16 << 20
 PIECE: Final = 64 * 1024
 
 
