@@ -17,7 +17,7 @@ from tests.node.exec_stream import Refused
 def kubectl(kubeconfig: object, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [binaries.directory() / "kubectl", "--kubeconfig", str(kubeconfig), *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+        env={"PATH": os.environ["PATH"], "HOME": "/proc/absent"},
         capture_output=True,
         text=True,
         timeout=60,
