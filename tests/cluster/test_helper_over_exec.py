@@ -48,6 +48,11 @@ def contract_box(cluster):
 
 
 class TestHelperOverExec(TransportContract):
+    # One event loop for each version: the channel's own suite has all four pairs.
+    @pytest.fixture
+    def anyio_backend(self, any_api, cluster) -> str:
+        return "asyncio" if any_api is cluster.api else "trio"
+
     @pytest.fixture(autouse=True)
     def _to_both(self, contract_box, any_api):
         self.box, self.server = contract_box, any_api.url
