@@ -14,6 +14,7 @@ from sealos_devbox._transport.agent.client import RunRequest
 from sealos_devbox._transport.base import ByteChannel, FileTransport
 from sealos_devbox._transport.helper import open_helper_transport
 from sealos_devbox.errors import BoxFileError, ConnectError
+from sealos_devbox.secret import Secret
 from tests.contract.channel_contract import ChannelContract
 from tests.contract.transport_contract import TransportContract
 from tests.fakes.agent import FakeAgent, agent_client
@@ -171,4 +172,4 @@ async def test_nobody_is_there():
 
     async with httpx.AsyncClient(trust_env=False) as http:
         with pytest.raises(ConnectError):
-            await type(client)(http, client.base_url, "token").health()
+            await type(client)(http, client.base_url, Secret("token")).health()

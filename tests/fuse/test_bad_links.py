@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import stat
 import time
 from pathlib import Path
 
@@ -41,7 +40,7 @@ class Outage:
             "done\n"
             f'exec "{find_helper()}" "$@"\n'
         )
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        program.chmod(0o755)
         self.program = program
 
     def start(self, *options: str) -> None:

@@ -125,8 +125,9 @@ def test_warm_git_status(cold: MountedBox, record_property: Record) -> None:
     cold.sync()
     counter = Counter(cold, record_property)
     assert git_status(cold) == b""
-    # index.lock never crosses the link, but the time that it gave to .git does, afterwards.
-    assert counter.round_trips() <= 1
+    # The time that index.lock gave to .git crosses the link afterwards; and where git writes the
+    # index again, the lock itself.
+    assert counter.round_trips() <= 2
     assert counter.waited() == 0
 
 

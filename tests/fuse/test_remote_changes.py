@@ -253,6 +253,8 @@ def test_two_writers_of_one_file_lose_nothing(account: Account, make_box: MakeBo
     (box.box / "new").write_bytes(b"theirs, by another writer")
     (box.box / "new").rename(box.box / "file")
     box.devboxfs("sync", box.mount, check=False)
+    # Sync says that there is a conflict; the copy is the next thing that is sent.
+    wait_until(lambda: len(os.listdir(box.box)) == 2, timeout=BOUND)
     contents = {path.name: path.read_bytes() for path in box.box.iterdir()}
     assert contents.pop("file") == b"theirs, by another writer"
     assert list(contents.values()) == [b"ours"]
