@@ -70,13 +70,13 @@ def test_input_output_and_exit_code(inside: MountedBox) -> None:
 
 def test_paths_are_mapped(inside: MountedBox) -> None:
     box, mount = os.fsencode(inside.box), os.fsencode(inside.mount)
-    (inside.mount / "work").mkdir()
-    where = inside.mount / "work"
+    (inside.mount / "source").mkdir()
+    where = inside.mount / "source"
     said = go(inside, "sh", "-c", 'pwd; echo "$PWD/x.c:3: error" >&2', cwd=where)
-    assert said.stdout == mount + b"/work\n"
-    assert mount + b"/work/x.c:3: error\n" in said.stderr
+    assert said.stdout == mount + b"/source\n"
+    assert mount + b"/source/x.c:3: error\n" in said.stderr
     said = go(inside, "--raw", "sh", "-c", "pwd", cwd=where)
-    assert os.path.samefile(said.stdout.strip(), box + b"/work")
+    assert os.path.samefile(said.stdout.strip(), box + b"/source")
     said = go(inside, "--env", "NAME=value", "sh", "-c", r'printf "%s\0$PWD" $NAME', cwd=where)
     assert said.stdout.startswith(b"value\0")
     assert mount not in said.stdout

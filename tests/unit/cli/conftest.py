@@ -1,3 +1,5 @@
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,13 @@ from devboxfs.config import MountConfig
 def anyio_backend() -> str:
     """The daemon is trio's."""
     return "trio"
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short path: tests bind sockets in it, and sun_path holds 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="devbox-") as place:
+        yield Path(place)
 
 
 @pytest.fixture
