@@ -490,10 +490,14 @@ class _Mount:
 
     async def _on_sync(self, _params: Json, progress: Progress) -> Json:
         started = time.monotonic()
+        before = self.writeback.conflict_count
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report_progress, progress)
             number = await self.writeback.sync_all()
             nursery.cancel_scope.cancel()
+        if number and (new := self.writeback.conflict_count - before):
+            objects = "one object was" if new == 1 else f"{new} objects were"
+            raise OSError(number, f"{objects} changed by both sides, see devboxfs conflicts")
         if number:
             raise OSError(number, os.strerror(number))
         return {"seconds": time.monotonic() - started}

@@ -79,6 +79,7 @@ class Flusher:
         self._conflict_log = log
         self.ledger = ledger
         self.conflicts: list[ConflictReport] = []
+        self.conflict_count = 0
         self.last_error: str | None = None
         self.batches_sent = 0
         self.wire_operations_sent = 0
@@ -444,6 +445,7 @@ class Flusher:
         for keep in decision.keeps:
             if keep.conflict and (report := await self._copy_beside(keep)) is not None:
                 decision.settled.conflicts.append(report)
+                decision.copies.append((keep.seq, self.ledger.journal.next_seq - 1))
                 continue
             path = await self._store_one(keep)
             if keep.conflict:
@@ -537,6 +539,7 @@ class Flusher:
                 "conflict at %r, ours is %r", report.path, report.kept_as or report.stored_at
             )
             self._write_down(report.path, report.kept_as, report.stored_at, report.errno)
+        self.conflict_count += len(settled.conflicts)
         self.conflicts = (self.conflicts + settled.conflicts)[-_CONFLICTS_KEPT:]
         for oid, number in settled.errors.items():
             self.last_error = f"box refused a change (object {oid}): errno {number}"
@@ -596,7 +599,7 @@ class Flusher:
         for request in requests:
             if request.batch == batch.number:
                 if (
-                    request.errno == 0
+                    (request.errno == 0 or request.waits_for_conflicts)
                     and self.trouble is None
                     and self._is_to_go_again(request, decision)
                 ):

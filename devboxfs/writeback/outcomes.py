@@ -65,6 +65,8 @@ class Decision:
     passed_over: bool = False
     owed: dict[bytes, int] = field(default_factory=dict)
     """Directories that did not get their time."""
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """(seq of what was refused, last seq of the new file that holds it), once `keeps` are made."""
 
 
 def decide(

@@ -26,6 +26,19 @@ class SyncRequest:
     errno: int = 0
     batch: int = 0
     """The batch that carries the sync; 0: it is still to be cut."""
+    asked: int = 0
+    """What `upto` was before copies that conflicts made were added to it."""
+
+    def __post_init__(self) -> None:
+        self.asked = self.upto
+
+    @property
+    def waits_for_conflicts(self) -> bool:
+        """Whether what a conflict moved aside has to be in the box too: that is for all or none.
+
+        Who syncs a file hears of the conflict at once: the file is not what was written.
+        """
+        return self.paths is None
 
     def finish(self, number: int = 0) -> None:
         """Wake who waits."""
@@ -90,8 +103,12 @@ class SyncRequests:
         return list(paths) or None
 
     def note(self, decision: Decision) -> None:
-        """Note what went wrong with what they wait for."""
+        """Note what went wrong with what they wait for, and what is to come of it."""
         for request in self._list:
+            if request.waits_for_conflicts:
+                # Of what was asked for only: copies make no further copies, so this has an end.
+                copies = [last for seq, last in decision.copies if seq <= request.asked]
+                request.upto = max(request.upto, *copies) if copies else request.upto
             for oid, number in decision.hurt.items():
                 if request.paths is None or oid in request.oids:
                     request.errno = request.errno or number

@@ -164,6 +164,11 @@ class WriteBack:
         return trouble is not None and trouble.errno in {errno.ENOSPC, errno.EDQUOT}
 
     @property
+    def conflict_count(self) -> int:
+        """How many conflicts there have been since the journal was opened."""
+        return self._flusher.conflict_count
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes of content that were accepted and are not settled."""
         return self._ledger.pending_bytes
@@ -303,7 +308,9 @@ class WriteBack:
     async def sync_all(self) -> int:
         """Flush everything that is pending, then syncfs in the box.
 
-        Returns an errno as sync() does.
+        Returns an errno as sync() does. What a conflict moves to another name, or copies there, is
+        waited for too. It may be refused there once more and then goes to the conflict store, so
+        the wait has an end.
         """
         request = self._flusher.request(self.last_seq, None, (), sync_box=True)
         return await self._wait(request)

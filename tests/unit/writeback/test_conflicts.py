@@ -270,6 +270,52 @@ async def test_other_errors_are_reported_and_the_data_is_kept(place: Place) -> N
         assert stored.read_bytes() == b"ours"
 
 
+async def test_a_sync_of_everything_waits_for_what_it_moved_aside(place: Place) -> None:
+    async with place.mounted() as m:
+        for number in range(9):
+            m.user.create(b"f%d" % number, b"ours %d" % number)
+            if number % 4 == 0:
+                (place.box / f"f{number}").write_bytes(b"theirs")
+        assert await m.writeback.sync_all() == errno.EIO
+        for number in range(9):
+            path = place.box / f"f{number}"
+            if number % 4 == 0:
+                assert path.read_bytes() == b"theirs"
+                path = only_conflict(place, f"f{number}")
+            assert path.read_bytes() == b"ours %d" % number
+        assert not m.writeback.statistics().pending_operations
+        # It is told once.
+        assert await m.writeback.sync_all() == 0
+
+
+async def test_a_sync_of_everything_waits_for_the_copy_that_it_made(place: Place) -> None:
+    file = place.box / "f"
+    file.write_bytes(b"0123456789")
+    async with place.mounted() as m:
+        m.ears.known[file.stat().st_ino] = b"0123456789"
+        m.user.write(m.writeback.next_oid(), b"f", b"AB", offset=4, mode=0o600, base=version(file))
+        m.user.create(b"g", b"fine")
+        file.write_bytes(b"theirs")
+        assert await m.writeback.sync_all() == errno.EIO
+        assert only_conflict(place, "f").read_bytes() == b"0123AB6789"
+        assert (place.box / "g").read_bytes() == b"fine"
+
+
+async def test_a_sync_of_everything_ends_when_the_conflict_name_is_taken_too(place: Place) -> None:
+    async with place.mounted() as m:
+        m.user.create(b"f", b"ours")
+        (place.box / "f").write_bytes(b"theirs")
+        name = conflict_name(b"f", m.user.time, 0)
+        assert name is not None
+        (place.box / os.fsdecode(name)).write_bytes(b"theirs as well")
+        assert await m.writeback.sync_all() == errno.EIO
+        assert only_conflict(place, "f").read_bytes() == b"theirs as well"
+        stored = m.ears.conflicts[-1].stored_at
+        assert stored is not None
+        assert Path(stored).read_bytes() == b"ours"
+        assert not m.writeback.statistics().pending_operations
+
+
 async def test_a_conflict_survives_a_restart(place: Place) -> None:
     async with place.mounted() as m:
         m.user.create(b"first")
