@@ -48,6 +48,7 @@ type Conn struct {
 	config   Config
 	out      *wire.Writer
 	compress atomic.Bool
+	packing  packing // of contents
 
 	mu       sync.Mutex
 	requests map[uint32]*Request

@@ -35,6 +35,11 @@ type Request struct {
 	granted   int64
 	consumed  int64
 
+	packing packing // of its records
+}
+
+// packing remembers whether compressing has paid of late.
+type packing struct {
 	incompressible atomic.Int32 // DATA frames in a row that did not shrink
 	frames         atomic.Int32
 }
@@ -156,14 +161,19 @@ func (r *Request) Raw(sub byte, payload []byte) error { return r.send(sub, paylo
 
 func (r *Request) send(sub byte, payload []byte, raw bool) error {
 	var flags byte
-	n := r.frames.Add(1)
-	// Contents that do not shrink are mostly followed by more of the same.
-	if r.conn.compress.Load() && (r.incompressible.Load() < 4 || n%16 == 0) {
+	// Contents that do not shrink are mostly followed by more of the same, also in the next request: a large file is read
+	// in pieces of a few frames.
+	p := &r.packing
+	if raw {
+		p = &r.conn.packing
+	}
+	n := p.frames.Add(1)
+	if r.conn.compress.Load() && (p.incompressible.Load() < 4 || n%16 == 0) {
 		if small := wire.Deflate(payload); small != nil {
 			payload, flags = small, wire.FlagZlib
-			r.incompressible.Store(0)
+			p.incompressible.Store(0)
 		} else {
-			r.incompressible.Add(1)
+			p.incompressible.Add(1)
 		}
 	}
 	if !r.stream.Data(sub, payload, flags, raw) {

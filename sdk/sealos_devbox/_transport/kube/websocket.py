@@ -13,6 +13,7 @@ and a ping after that program's end can cost the end of its output.
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections import deque
 from typing import Final
 
@@ -27,6 +28,8 @@ from sealos_devbox.errors import ProtocolError
 __all__ = ["Fragment", "WebSocket"]
 
 READ_SIZE: Final = 256 * 1024
+RECORD_SIZE: Final = 32 * 1024
+"""No TLS record holds more; asking for it allocates so much."""
 QUEUE_SIZE: Final = 256 * 1024
 """What waits for the writer: enough that it never waits for its callers, little enough that a small
 message is not held up by it."""
@@ -46,6 +49,7 @@ class WebSocket:
         self, stream: httpcore.AsyncNetworkStream, *, ping_interval: float = PING_INTERVAL
     ) -> None:
         self._stream = stream
+        self._tls: ssl.SSLObject | None = stream.get_extra_info("ssl_object")
         self._protocol = Protocol(Side.CLIENT, max_size=MESSAGE_SIZE)
         self._ping_interval = ping_interval
         self._queue: deque[bytes] = deque()
@@ -177,10 +181,26 @@ class WebSocket:
 
     async def _read(self) -> bytes:
         try:
-            return await self._stream.read(READ_SIZE)
+            return self._with_decrypted(await self._stream.read(READ_SIZE))
         except (httpcore.NetworkError, httpcore.TimeoutException, OSError) as error:
             self.ended = True
             raise anyio.BrokenResourceError(str(error)) from error
+
+    def _with_decrypted(self, data: bytes) -> bytes:
+        """Return the data and what can be decrypted of what came with it, up to READ_SIZE.
+
+        A read through the layers brings one TLS record, 16 KiB at most, and costs more than to
+        decrypt it. What ends the connection is left for the next read to tell.
+        """
+        if self._tls is None or not data:
+            return data
+        pieces = [data]
+        size = len(data)
+        with contextlib.suppress(ssl.SSLError):
+            while size < READ_SIZE and (piece := self._tls.read(RECORD_SIZE)):
+                pieces.append(piece)
+                size += len(piece)
+        return data if len(pieces) == 1 else b"".join(pieces)
 
     def _parse(self, data: bytes) -> list[Fragment]:
         """Take what has arrived; returns its data frames."""
