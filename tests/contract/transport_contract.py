@@ -335,6 +335,45 @@ class TransportContract:
             await transport.pread(handle, 0, 1)
         assert caught.value.errno == errno.EBADF
 
+    async def test_stream(self, transport, root):
+        content = os.urandom(3_000_000)
+        (root / "file").write_bytes(content)
+        handle, attr = await transport.open(b"file")
+
+        async def fetch(offset: int, length: int) -> tuple[bytes, Attributes]:
+            stream = transport.stream(handle, offset, length)
+            if stream is None:
+                pytest.skip("the transport reads in pieces, several at once")
+            pieces: list[bytes | Attributes] = []
+            async with stream:
+                while (records := await stream.receive()) is not None:
+                    assert records
+                    pieces += records
+                assert await stream.receive() is None
+            *data, last = pieces
+            assert all(isinstance(piece, bytes) for piece in data)
+            assert isinstance(last, Attributes)
+            return b"".join(data), last
+
+        found, last = await fetch(700_001, 2_000_000)
+        assert found == content[700_001:2_700_001]
+        assert last.version == attr.version
+        assert (await fetch(0, 3_000_000))[0] == content
+        assert (await fetch(2_999_990, 1000))[0] == content[-10:]
+        assert (await fetch(4_000_000, 1000))[0] == b""
+        # Whoever leaves in the middle leaves nothing that is in the way.
+        async with transport.stream(handle, 0, 3_000_000) as stream:
+            await stream.receive()
+        (root / "file").write_bytes(b"other")
+        found, last = await fetch(0, 3_000_000)
+        assert found == b"other"
+        assert last.version != attr.version
+        (root / "file").unlink()
+        with pytest.raises(BoxFileError) as caught:
+            await fetch(0, 10)
+        assert caught.value.errno == errno.ENOENT
+        await transport.close(handle)
+
     async def test_hash(self, transport, root):
         content = os.urandom(300_000)
         (root / "file").write_bytes(content)

@@ -18,13 +18,22 @@ from anyio import to_thread
 
 from sealos_devbox._transport.shell.runner import ShellOutput
 from sealos_devbox.errors import file_error
+from sealos_devbox.types import Content
 
 
 class LocalRunner:
     """A Runner. Its scripts' input does not end, as it does not on an older exec stream."""
 
-    def __init__(self, root: Path, *, busybox: Path | None = None, max_data: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        busybox: Path | None = None,
+        max_data: int = 1 << 20,
+        streams: bool = True,
+    ) -> None:
         self.max_data = max_data
+        self.streams = streams
         self._root = root
         self._shell = ["sh", "-c"]
         self._env = {**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -32,8 +41,14 @@ class LocalRunner:
             self._shell = [str(busybox / "sh"), "-c"]
             self._env["PATH"] = str(busybox)
 
-    async def run(self, script: bytes, data: bytes = b"", *, timeout: float = 60.0) -> ShellOutput:
-        assert len(data) <= self.max_data
+    async def run(
+        self, script: bytes, data: bytes | Content = b"", *, timeout: float = 60.0
+    ) -> ShellOutput:
+        if not isinstance(data, bytes):
+            assert self.streams
+            data = b"".join(data.chunks())
+        else:
+            assert len(data) <= self.max_data
         return await to_thread.run_sync(self._run, script, data, timeout, abandon_on_cancel=True)
 
     def _run(self, script: bytes, data: bytes, timeout: float) -> ShellOutput:
@@ -88,6 +103,7 @@ class LocalCommand:
         self._process: subprocess.Popen[bytes] | None = None
         self._status: tuple[int | None, int | None] | None = None
         self._output: queue.Queue[tuple[int, bytes]] = queue.Queue(10)
+        self._readers: list[threading.Thread] = []
         self._open = 2
 
     @property
@@ -100,7 +116,9 @@ class LocalCommand:
         with contextlib.suppress(FileNotFoundError):
             self._process = process = self._popen()
             for number, stream in ((1, process.stdout), (2, process.stderr)):
-                threading.Thread(target=self._read, args=(number, stream), daemon=True).start()
+                reader = threading.Thread(target=self._read, args=(number, stream), daemon=True)
+                self._readers.append(reader)
+                reader.start()
         return self
 
     def _popen(self) -> subprocess.Popen[bytes]:
@@ -167,9 +185,9 @@ class LocalCommand:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._output.get_nowait()
+        while any(thread.is_alive() for thread in self._readers):
+            with contextlib.suppress(queue.Empty):
+                self._output.get(timeout=0.01)
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.stdout.close()

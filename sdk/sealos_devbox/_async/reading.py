@@ -10,6 +10,7 @@ import anyio
 
 from sealos_devbox._async.connection import Link
 from sealos_devbox._async.deadline import deadline, run_all
+from sealos_devbox._transport.base import RecordStream
 from sealos_devbox.errors import BoxFileError, TransportError, file_error
 from sealos_devbox.types import Attributes, Version
 
@@ -117,6 +118,8 @@ async def _read_pieces(
 
     Ends early, without the missing bytes, when the file has become shorter: its version differs.
     """
+    if size > FIRST_READ and (stream := link.transport.stream(handle, offset, size)) is not None:
+        return await _read_stream(stream, offset, size, sink, idle_timeout)
     last: Attributes | None = None
 
     async def read_piece(at: int) -> None:
@@ -136,6 +139,29 @@ async def _read_pieces(
 
     await run_all([piece_at(at) for at in range(0, size, PIECE)], PIECES_AT_ONCE)
     return last
+
+
+async def _read_stream(
+    stream: RecordStream[bytes | Attributes],
+    offset: int,
+    size: int,
+    sink: Sink,
+    idle_timeout: float | None,
+) -> Attributes:
+    at = 0
+    async with stream:
+        while True:
+            with deadline(idle_timeout, "Reading a part of the file"):
+                records = await stream.receive()
+            for record in records or ():
+                if not isinstance(record, bytes):
+                    if at != size and record.size >= offset + size:
+                        raise TransportError("a part of the file did not arrive")
+                    return record
+                await sink(at, record)
+                at += len(record)
+            if records is None:
+                raise TransportError("the file's contents have no end")
 
 
 async def _close(link: Link, handle: int) -> None:

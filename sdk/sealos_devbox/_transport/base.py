@@ -224,6 +224,15 @@ class FileTransport(Protocol):
         """Read from a handle; short at the end of the file."""
         ...
 
+    def stream(
+        self, handle: int, offset: int, length: int
+    ) -> RecordStream[bytes | Attributes] | None:
+        """Stream a large part of a file: pieces in order, at the end the attributes after reading.
+
+        Shorter at the end of the file. None: pread(), several at once, is the best there is.
+        """
+        ...
+
     async def close(self, handle: int) -> None:
         """Release a handle."""
         ...

@@ -242,6 +242,12 @@ class HelperTransport:
         reply = await self._finish(messages.ATTR_REPLY, None, exchange)
         return reply.result, _content(exchange)
 
+    def stream(
+        self, handle: int, offset: int, length: int
+    ) -> RecordStream[bytes | Attributes] | None:
+        """Return None: pieces that are asked for at once share the channel, and leave it room."""
+        return None
+
     async def close(self, handle: int) -> None:
         """Release a handle; done also when the call is cancelled."""
         exchange = self._connection.open("close", handle, cancellable=False)

@@ -20,6 +20,7 @@ from sealos_devbox._transport.agent.client import AgentClient, RunRequest
 from sealos_devbox._transport.agent.command import AgentCommand
 from sealos_devbox._transport.shell.runner import ShellOutput
 from sealos_devbox.errors import ProtocolError, TransportError
+from sealos_devbox.types import Content
 
 __all__ = ["AgentRunner"]
 
@@ -42,6 +43,7 @@ class AgentRunner:
     """Runs scripts in the box's workspace, as the agent's user."""
 
     max_data = MAX_DATA
+    streams = False
 
     def __init__(self, client: AgentClient, workspace: str) -> None:
         self._client = client
@@ -49,8 +51,12 @@ class AgentRunner:
         self._name = f"/tmp/devbox-shell-{secrets.token_hex(8)}"  # noqa: S108 - 64 random bits
         self._count = 0
 
-    async def run(self, script: bytes, data: bytes = b"", *, timeout: float = 60.0) -> ShellOutput:
+    async def run(
+        self, script: bytes, data: bytes | Content = b"", *, timeout: float = 60.0
+    ) -> ShellOutput:
         """Run a script with `data` as its standard input, which ends after it."""
+        if not isinstance(data, bytes):
+            raise TypeError("the agent takes input as a whole")
         self._count += 1
         own = f"{self._name}-{self._count}"
         files: list[str] = []

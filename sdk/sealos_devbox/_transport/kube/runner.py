@@ -28,6 +28,7 @@ from sealos_devbox.errors import (
     TransportError,
     file_error,
 )
+from sealos_devbox.types import Content
 
 __all__ = ["ExecRunner", "StreamedCommand"]
 
@@ -39,6 +40,7 @@ class ExecRunner:
     """Runs scripts in a box's container, each by an exec of its own."""
 
     max_data = MAX_DATA
+    streams = True
 
     def __init__(
         self, access: KubernetesAccess, target: ExecTarget, *, workspace: str, user: str
@@ -48,7 +50,9 @@ class ExecRunner:
         self._workspace = workspace
         self._user = user
 
-    async def run(self, script: bytes, data: bytes = b"", *, timeout: float = 60.0) -> ShellOutput:
+    async def run(
+        self, script: bytes, data: bytes | Content = b"", *, timeout: float = 60.0
+    ) -> ShellOutput:
         """Run a script with `data` as its standard input."""
         try:
             output = await run_script(

@@ -22,6 +22,10 @@ PRIVATE: Final = b".devbox-helper-tmp-"
 SCRIPT_SIZE: Final = 90 * 1024
 """Bytes of one script, which may have to fit into one argument of 128 KiB."""
 FIGURES: Final = b"//figures//"
+STREAMED: Final = 1 << 20
+"""Contents larger than this have a script of their own, which they flow into where they can."""
+STALL: Final = 120.0
+"""Seconds for a piece of such a content to be taken by the box."""
 
 
 class ShellChanges:
@@ -106,6 +110,9 @@ printf '%s%%s' "$M"
         return output.stdout
 
     async def _stage_content(self, pending: _Script, target: bytes, content: Content) -> None:
+        if content.size > STREAMED and self._runner.streams:
+            await self._stream_content(pending, target, content)
+            return
         done = 0
         if not content.size:
             pending.text += b": > %s || exit\n" % target
@@ -122,6 +129,24 @@ printf '%s%%s' "$M"
                     await self._run(pending)
         if done != content.size:
             raise file_error(errno.EIO, None)
+
+    async def _stream_content(self, pending: _Script, target: bytes, content: Content) -> None:
+        """Send a content as it is read; what waits goes before it, in its script or one before."""
+        if pending.data:
+            await self._run(pending)
+        script = shell.PRELUDE + pending.text + _store(target, 0, content.size)
+        # A server that goes away may end the input early, which dd takes for its end.
+        script += (
+            b"[ \"$(wc -c <%s)\" -eq %d ] || { echo 'x: Input/output error' >&2; exit 1; }"
+            % (
+                target,
+                content.size,
+            )
+        )
+        pending.text = b""
+        output = await self._runner.run(script, content, timeout=STALL)
+        if output.exit_code:
+            raise file_error(shell.errno_of(output.stderr), None)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from sealos_devbox._protocol import shell
+from sealos_devbox._transport.shell import stream
 from sealos_devbox._transport.shell.runner import Runner, ShellOutput
 from sealos_devbox.errors import CapabilityError, file_error
 from sealos_devbox.types import Attributes, DirectoryRecord, FileSystemUsage, ManyRecord, Version
@@ -253,6 +254,11 @@ mark
             whole = first[path].version == last[path].version
             answers.append((last[path], content if whole else None))
         return answers
+
+    def reading_script(self, path: bytes, offset: int, length: int, *, follow: bool) -> bytes:
+        """Return the script that writes contents to its output, and then what the file is."""
+        inside = _inside([path]) if follow else b""
+        return inside + stream.reading_script(self._dialect, path, offset, length, follow=follow)
 
     async def read_many(
         self, files: Sequence[tuple[bytes, Version | None]], max_each: int, *, follow: bool = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sealos_devbox._transport.base import CommandStream
+from sealos_devbox.types import Content
 
 __all__ = ["Runner", "ShellOutput"]
 
@@ -30,10 +31,16 @@ class Runner(Protocol):
     max_data: int
     """Bytes of input and of output that one script may have."""
 
-    async def run(self, script: bytes, data: bytes = b"", *, timeout: float = 60.0) -> ShellOutput:
+    streams: bool
+    """Whether input may be a Content of any size, and a command's output is bytes as they come."""
+
+    async def run(
+        self, script: bytes, data: bytes | Content = b"", *, timeout: float = 60.0
+    ) -> ShellOutput:
         """Run a script with `data` as its standard input.
 
         Its input may not end after `data`: a script takes as many bytes as it knows there are.
+        timeout: of a Content, for each of its pieces to be taken.
         """
         ...
 

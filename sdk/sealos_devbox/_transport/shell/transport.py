@@ -19,12 +19,14 @@ from sealos_devbox._transport.shell.changes import PRIVATE, ShellChanges
 from sealos_devbox._transport.shell.probe import probe
 from sealos_devbox._transport.shell.reading import Lazy, ShellReader
 from sealos_devbox._transport.shell.runner import Runner, ShellOutput
+from sealos_devbox._transport.shell.stream import ContentStream
 from sealos_devbox._transport.shell.watch import Poll
 from sealos_devbox.batch import Batch
 from sealos_devbox.errors import CapabilityError, TransportError, file_error
 from sealos_devbox.types import (
     ApplyResult,
     Attributes,
+    Content,
     DirectoryRecord,
     Event,
     FileSystemUsage,
@@ -60,11 +62,14 @@ class _Counted:
         self.received = 0
         self.closed = False
         self.max_data = runner.max_data
+        self.streams = runner.streams
 
-    async def run(self, script: bytes, data: bytes = b"", *, timeout: float = 60.0) -> ShellOutput:
+    async def run(
+        self, script: bytes, data: bytes | Content = b"", *, timeout: float = 60.0
+    ) -> ShellOutput:
         self.check()
         self.calls += 1
-        self.sent += len(script) + len(data)
+        self.sent += len(script) + (len(data) if isinstance(data, bytes) else data.size)
         output = await self._runner.run(script, data, timeout=timeout)
         self.received += len(output.stdout) + len(output.stderr)
         return output
@@ -75,6 +80,9 @@ class _Counted:
         self.check()
         self.calls += 1
         return self._runner.command(argv, cwd=cwd, env=env)
+
+    def count(self, received: int) -> None:
+        self.received += received
 
     def check(self) -> None:
         if self.closed:
@@ -92,6 +100,7 @@ class ShellTransport:
     def __init__(self, runner: _Counted, peer: PeerInfo, dialect: shell.Dialect) -> None:
         self._runner = runner
         self._peer = peer
+        self._dialect = dialect
         self._reader = ShellReader(runner, dialect)
         self._changes = ShellChanges(runner, dialect)
         self._polls: builtins.list[Poll] = []
@@ -212,6 +221,23 @@ class ShellTransport:
         path, version, follow = self._handles[handle]
         return await self._reader.read(
             path, version=version, offset=offset, length=length, follow=follow
+        )
+
+    def stream(
+        self, handle: int, offset: int, length: int
+    ) -> RecordStream[bytes | Attributes] | None:
+        """Stream a large part of a file, where a command's output is a stream of bytes."""
+        if not self._runner.streams:
+            return None
+        if handle not in self._handles:
+            raise file_error(errno.EBADF, None)
+        path, _, follow = self._handles[handle]
+        script = self._reader.reading_script(path, offset, length, follow=follow)
+        return ContentStream(
+            lambda: self._runner.command([b"sh", b"-c", script], cwd=None, env={}),
+            self._dialect,
+            path,
+            self._runner.count,
         )
 
     async def close(self, handle: int) -> None:
