@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import trio
 
 from devboxfs.core.ops import Operation
+from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.outcomes import Decision
 
 __all__ = ["SyncRequest", "SyncRequests"]
@@ -54,11 +55,20 @@ class SyncRequest:
             or op.path.rpartition(b"/")[0] in self.paths
         )
 
+    def concerns_again(self, decision: Decision) -> bool:
+        """Whether it waits for something that goes once more although nothing is wrong with it."""
+        if not self.paths:
+            return True
+        return bool(decision.again & self.oids) or any(
+            path in decision.again for path in self.paths
+        )
+
 
 class SyncRequests:
     """The requests that are not answered yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._list: list[SyncRequest] = []
 
     def __iter__(self) -> Iterator[SyncRequest]:
@@ -68,8 +78,12 @@ class SyncRequests:
         return bool(self._list)
 
     def add(self, request: SyncRequest) -> None:
-        """Note that somebody waits."""
+        """Note that somebody waits; what the box has refused of it is tried again."""
         self._list.append(request)
+        ledger = self._ledger
+        held = ledger.held_numbers()
+        if any(op.seq in held and request.concerns(op) for op in ledger.waiting):
+            ledger.try_again()
 
     def discard(self, request: SyncRequest) -> None:
         """Forget a request."""
@@ -85,6 +99,19 @@ class SyncRequests:
         """Answer everybody."""
         for request in self:
             self.finish(request, number)
+
+    def finish_uncut(self, number: int) -> None:
+        """Answer those for which no batch has been cut."""
+        for request in self.uncut:
+            self.finish(request, number)
+
+    def finish_batch(self, batch: int, number: int) -> None:
+        """Answer those whom a batch would have answered."""
+        for request in self:
+            if request.batch == batch:
+                self.finish(request, number)
+
+    # -- before a batch
 
     @property
     def uncut(self) -> list[SyncRequest]:
@@ -102,7 +129,47 @@ class SyncRequests:
             paths.update(dict.fromkeys(request.paths))
         return list(paths) or None
 
-    def note(self, decision: Decision) -> None:
+    def has_upto(self, upto: int) -> bool:
+        """Whether anything up to this seq waits and may go."""
+        held = self._ledger.held_numbers()
+        for op in self._ledger.waiting:
+            if op.seq > upto:
+                return False
+            if op.seq not in held:
+                return True
+        return False
+
+    def expect_nothing_new(self, request: SyncRequest) -> None:
+        """There is nothing to send for it: it is done when what is in flight is."""
+        ledger = self._ledger
+        if ledger.batches:
+            request.batch = ledger.batches[-1].number
+        else:
+            self._note_refused(request)
+            self.finish(request)
+
+    # -- after it
+
+    def answer(self, batch: int, sync_errno: int, decision: Decision, *, in_trouble: bool) -> None:
+        """Tell those who wait for the batch, and note for others what went wrong."""
+        self._note(decision)
+        for request in self:
+            if request.batch == batch:
+                if (
+                    (request.errno == 0 or request.waits_for_conflicts)
+                    and not in_trouble
+                    and request.concerns_again(decision)
+                    and self.has_upto(request.upto)
+                ):
+                    request.batch = 0
+                    continue
+                self._note_refused(request)
+                self.finish(request, sync_errno)
+            elif in_trouble and request.errno:
+                # It will not get better soon.
+                self.finish(request)
+
+    def _note(self, decision: Decision) -> None:
         """Note what went wrong with what they wait for, and what is to come of it."""
         for request in self._list:
             if request.waits_for_conflicts:
@@ -115,16 +182,10 @@ class SyncRequests:
             for path in request.paths or ():
                 request.errno = request.errno or decision.hurt_paths.get(path, 0)
 
-    def note_refused(
-        self,
-        waiting: Collection[Operation],
-        refused: Mapping[int, int],
-        requests: list[SyncRequest],
-    ) -> None:
-        """Note operations (seq -> errno) that the box does not take for now."""
-        for op in waiting:
-            number = refused.get(op.seq)
-            if number is not None:
-                for request in requests:
-                    if op.seq <= request.upto and request.concerns(op):
-                        request.errno = request.errno or number
+    def _note_refused(self, request: SyncRequest) -> None:
+        """Note what the box does not take for now."""
+        held = self._ledger.held_numbers()
+        for op in self._ledger.waiting:
+            number = held.get(op.seq)
+            if number is not None and op.seq <= request.upto and request.concerns(op):
+                request.errno = request.errno or number

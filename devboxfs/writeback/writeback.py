@@ -23,6 +23,7 @@ from devboxfs.writeback.conflict_log import ConflictLog
 from devboxfs.writeback.conflicts import ConflictStore
 from devboxfs.writeback.flusher import Flusher
 from devboxfs.writeback.journal import Control, Journal, JournalInUseError, find_journals
+from devboxfs.writeback.keeping import Keeper
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT, Limits
 from devboxfs.writeback.requests import SyncRequest
@@ -120,9 +121,9 @@ class WriteBack:
         or when somebody asks for it."""
         self._flusher = self._new_flusher()
         # A journal that was in use may be known to the box.
-        self._flusher.detached = not found
+        self._flusher.attachment.detached = not found
         if journal.damage is not None:
-            self._flusher.last_error = journal.damage
+            self._flusher.setbacks.last_error = journal.damage
         self._others = list(others)
         """Of mounts that died besides; recover() brings them to the box and finishes them."""
         self._unsynced = trio.Event()
@@ -131,13 +132,9 @@ class WriteBack:
 
     def _new_flusher(self) -> Flusher:
         directory = self._directory
-        return Flusher(
-            self._ledger,
-            ConflictStore(directory / "conflicts"),
-            self._limits,
-            self._monotonic,
-            ConflictLog(directory),
-        )
+        store = ConflictStore(directory / "conflicts")
+        keeper = Keeper(self._ledger, store, ConflictLog(directory))
+        return Flusher(self._ledger, keeper, self._limits, self._monotonic)
 
     @property
     def conflict_log(self) -> ConflictLog:
@@ -160,13 +157,13 @@ class WriteBack:
     @property
     def known_full(self) -> bool:
         """Whether the box has refused changes for want of space and has not taken any since."""
-        trouble = self._flusher.trouble
+        trouble = self._flusher.setbacks.trouble
         return trouble is not None and trouble.errno in {errno.ENOSPC, errno.EDQUOT}
 
     @property
     def conflict_count(self) -> int:
         """How many conflicts there have been since the journal was opened."""
-        return self._flusher.conflict_count
+        return self._flusher.keeper.conflict_count
 
     @property
     def pending_bytes(self) -> int:
@@ -180,7 +177,7 @@ class WriteBack:
 
     def on_locks(self, held: Callable[[], list[bytes]]) -> None:
         """Tell where to ask for the paths of the locks that are held here."""
-        self._flusher.held_locks = held
+        self._flusher.attachment.held_locks = held
 
     @property
     def last_seq(self) -> int:
@@ -269,9 +266,9 @@ class WriteBack:
         """
         flusher, limits = self._flusher, self._limits
         while True:
-            allowed = max(limits.unsent_bytes, limits.unsent_seconds * flusher.bandwidth)
+            allowed = max(limits.unsent_bytes, limits.unsent_seconds * flusher.sender.bandwidth)
             pending = self._ledger.pending_bytes
-            if not pending or pending + nbytes <= allowed or flusher.trouble is not None:
+            if not pending or pending + nbytes <= allowed or flusher.setbacks.trouble is not None:
                 return
             if flusher.link is None or not flusher.link.online:
                 return
@@ -329,11 +326,11 @@ class WriteBack:
         """
         flusher, ledger = self._flusher, self._ledger
         start = flusher.settled_count
-        flusher.hurry = flusher.draining = True
+        flusher.cutter.hurry = flusher.draining = True
         ledger.try_again()
         flusher.nudge()
         try:
-            while ledger.pending or not flusher.detached:
+            while ledger.pending or not flusher.attachment.detached:
                 if ledger.stuck:
                     return False
                 await flusher.wait_progress()
@@ -341,7 +338,7 @@ class WriteBack:
                     done = flusher.settled_count - start
                     progress(done, done + ledger.unsettled)
         finally:
-            flusher.hurry = flusher.draining = False
+            flusher.cutter.hurry = flusher.draining = False
         return True
 
     async def recover(self, link: Link) -> list[ConflictReport]:
@@ -403,14 +400,14 @@ class WriteBack:
             limits=self._limits,
         )
         new.next_oid = old.next_oid
-        conflicts = self._flusher.conflicts
+        before = self._flusher.keeper
         old.close()
         self.set_aside.append((old.path, number))
         self._journal = new
         new.make_room = self._make_room
         self._ledger = Ledger(new, self._limits, self._monotonic)
         self._flusher = self._new_flusher()
-        self._flusher.conflicts = conflicts
+        self._flusher.keeper.go_on_from(before)
 
     async def flush_with(self, link: Link, listener: Listener, *, drain: bool) -> None:
         """Run until nothing is pending; `drain`: and the box has forgotten the journal.
@@ -418,13 +415,13 @@ class WriteBack:
         Raises OSError with the box's errno when it refuses changes; they stay in the journal then.
         """
         flusher, ledger = self._flusher, self._ledger
-        flusher.hurry = True
+        flusher.cutter.hurry = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(flusher.run, link, listener)
-                while ledger.pending and flusher.trouble is None and not ledger.stuck:
+                while ledger.pending and flusher.setbacks.trouble is None and not ledger.stuck:
                     await flusher.wait_progress()
-                if drain and flusher.trouble is None and not ledger.stuck:
+                if drain and flusher.setbacks.trouble is None and not ledger.stuck:
                     await self.drain()
                 nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
@@ -432,11 +429,11 @@ class WriteBack:
                 raise group.exceptions[0] from None
             raise
         finally:
-            flusher.hurry = False
+            flusher.cutter.hurry = False
         number = 0
-        if flusher.trouble is not None:
-            number = flusher.trouble.errno
-            flusher.trouble = None
+        if flusher.setbacks.trouble is not None:
+            number = flusher.setbacks.trouble.errno
+            flusher.setbacks.trouble = None
         elif ledger.stuck:
             number = next(iter(ledger.held_numbers().values()))
         if number:
@@ -474,7 +471,7 @@ class WriteBack:
                 try:
                     await trio.to_thread.run_sync(self._journal.sync, plan)
                 except OSError as error:
-                    self._flusher.last_error = f"local disk: {error}"
+                    self._flusher.setbacks.last_error = f"local disk: {error}"
                     _log.error("journal cannot be made durable: %s", error)
                 await trio.sleep(_TICK)
 
@@ -504,10 +501,10 @@ class WriteBack:
             batches_in_flight=len(ledger.batches),
             oldest_pending_age=ledger.oldest_age(),
             journal_bytes=self._journal.size,
-            last_error=flusher.last_error,
-            conflicts=list(flusher.conflicts),
-            batches_sent=flusher.batches_sent,
-            wire_operations_sent=flusher.wire_operations_sent,
+            last_error=flusher.setbacks.last_error,
+            conflicts=list(flusher.keeper.conflicts),
+            batches_sent=flusher.sender.batches_sent,
+            wire_operations_sent=flusher.sender.operations_sent,
         )
 
     def close(self) -> None:
@@ -520,7 +517,7 @@ class WriteBack:
         self._closed = True
         for other in self._others:
             other.close()
-        finished = not self._ledger.pending and self._flusher.detached
+        finished = not self._ledger.pending and self._flusher.attachment.detached
         self._journal.close(remove=finished)
 
 
