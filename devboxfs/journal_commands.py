@@ -185,7 +185,7 @@ def discard(places: Places, found: list[Found], paths: list[str]) -> str:
 
     Of a mount that lives only what the box refuses can be given up: the rest is on its way.
     """
-    from devboxfs.writeback.journal import JournalInUseError, remove_journal
+    from devboxfs.writeback.journal_directory import JournalInUseError, remove_journal
 
     count = 0
     for journal in found:

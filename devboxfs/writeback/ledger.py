@@ -28,7 +28,8 @@ from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.plan import Left, Owner, plan
 from devboxfs.core.records import BatchRecord, LeftRecord, RelocationRecord, ResultRecord
 from devboxfs.writeback.contents import ImageContent, image_from_record, image_to_record
-from devboxfs.writeback.journal import Control, Journal
+from devboxfs.writeback.journal import Journal
+from devboxfs.writeback.journal_reading import Control
 from devboxfs.writeback.limits import Limits
 from sealos_devbox import ApplyResult, Batch, ContentMember, Version
 

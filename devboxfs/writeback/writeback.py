@@ -22,12 +22,15 @@ from devboxfs.core.records import RecordError
 from devboxfs.writeback.conflict_log import ConflictLog
 from devboxfs.writeback.conflicts import ConflictStore
 from devboxfs.writeback.flusher import Flusher
-from devboxfs.writeback.journal import Control, Journal, JournalInUseError, find_journals
+from devboxfs.writeback.journal import Journal
+from devboxfs.writeback.journal_directory import JournalInUseError, find_journals
+from devboxfs.writeback.journal_reading import Control
 from devboxfs.writeback.keeping import Keeper
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT, Limits
 from devboxfs.writeback.requests import SyncRequest
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
+from devboxfs.writeback.spools import write_spool
 from sealos_devbox import Version
 
 __all__ = ["Refusal", "WriteBack", "WriteBackStatistics"]
@@ -236,12 +239,12 @@ class WriteBack:
         spool, offset = self._journal.spool_for(op.oid, len(data))
         try:
             try:
-                await trio.to_thread.run_sync(Journal.write_spool, spool, offset, data)
+                await trio.to_thread.run_sync(write_spool, spool, offset, data)
             except OSError as exc:
                 full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
                 if not full or not self._journal.make_room(len(data)):
                     raise
-                await trio.to_thread.run_sync(Journal.write_spool, spool, offset, data)
+                await trio.to_thread.run_sync(write_spool, spool, offset, data)
         finally:
             self._journal.spooled(spool)
         op.length = len(data)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from devboxfs.core import records
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.writeback.journal import Control, Journal
+from devboxfs.writeback.journal import Journal
+from devboxfs.writeback.journal_reading import Control
 from devboxfs.writeback.limits import Limits
 
 SMALL = Limits(segment_bytes=500)

@@ -15,8 +15,10 @@ import pytest
 
 from devboxfs.core.ops import Kind, Operation, Source
 from devboxfs.core.records import RecordError
-from devboxfs.writeback.journal import Journal, JournalInUseError, find_journals
+from devboxfs.writeback.journal import Journal
+from devboxfs.writeback.journal_directory import JournalInUseError, find_journals
 from devboxfs.writeback.limits import Limits
+from devboxfs.writeback.spools import write_spool
 
 
 def create(directory: Path, limits: Limits | None = None) -> Journal:
@@ -109,7 +111,7 @@ def test_what_was_released_can_be_read_while_it_is_held(tmp_path: Path) -> None:
     journal = create(tmp_path, Limits(segment_bytes=300))
     held = write(journal, b"a" * 200)
     spool, offset = journal.spool_for(7, 1000)
-    journal.write_spool(spool, offset, b"s" * 1000)
+    write_spool(spool, offset, b"s" * 1000)
     journal.spooled(spool)
     large = Operation(Kind.WRITE, 7, b"f", 1, length=1000, source=Source(spool.blob, offset))
     journal.append(large)
@@ -130,7 +132,7 @@ def test_what_was_released_can_be_read_while_it_is_held(tmp_path: Path) -> None:
 def test_spools_survive(tmp_path: Path) -> None:
     journal = create(tmp_path)
     spool, offset = journal.spool_for(7, 3)
-    journal.write_spool(spool, offset, b"abc")
+    write_spool(spool, offset, b"abc")
     journal.spooled(spool)
     journal.append(Operation(Kind.WRITE, 7, b"f", 1, length=3, source=Source(spool.blob, offset)))
     journal.close()
