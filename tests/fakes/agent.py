@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL
@@ -45,18 +45,29 @@ class FakeAgent:
     workspace: Path = Path("/")
     cut: threading.Event = field(default_factory=threading.Event)
     """Set: streams end in the middle."""
+    commands: list[anyio.abc.Process] = field(default_factory=list)
+    """What was started with its output as a stream; it goes on when nobody listens any more."""
 
     def app(self) -> Starlette:
         api = "/api/v1"
         return Starlette(
+            lifespan=self.lifespan,
             routes=[
                 Route(api + "/files/write", self.write, methods=["POST"]),
                 Route(api + "/files/read", self.read),
                 Route(api + "/process/exec-sync", self.run, methods=["POST"]),
                 Route(api + "/process/sync-stream", self.stream, methods=["POST"]),
                 Route("/health", self.health),
-            ]
+            ],
         )
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        for process in self.commands:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.aclose()
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": 0, "message": "success", "healthStatus": "ok"})
@@ -117,7 +128,7 @@ class FakeAgent:
     async def stream(self, request: Request) -> Response:
         if self._denied(request):
             return Response(status_code=401)
-        return _Stream(await request.json(), self.cut)
+        return _Stream(await request.json(), self)
 
     def _denied(self, request: Request) -> bool:
         return request.headers.get("authorization") != f"Bearer {TOKEN}"
@@ -126,10 +137,11 @@ class FakeAgent:
 class _Stream(Response):
     """The events of a running command."""
 
-    def __init__(self, body: dict[str, Any], cut: threading.Event) -> None:
+    def __init__(self, body: dict[str, Any], agent: FakeAgent) -> None:
         super().__init__(media_type="text/event-stream")
         self._body = body
-        self._cut = cut
+        self._cut = agent.cut
+        self._commands = agent.commands
 
     async def _wait_cut(self) -> None:
         while not self._cut.is_set():
@@ -160,11 +172,14 @@ class _Stream(Response):
             tasks.start_soon(end_with, self._wait_cut)
             await say(_event("start", timestamp="2026-01-12T07:00:02Z") + b": keep-alive\n\n")
             try:
-                process = await anyio.open_process(
-                    [self._body["command"], *self._body["args"]],
-                    stdin=DEVNULL,
-                    cwd=self._body["cwd"],
-                )
+                # Shielded: one that is cancelled between starting and returning is nobody's.
+                with anyio.CancelScope(shield=True):
+                    process = await anyio.open_process(
+                        [self._body["command"], *self._body["args"]],
+                        stdin=DEVNULL,
+                        cwd=self._body["cwd"],
+                    )
+                self._commands.append(process)
             except OSError as error:
                 await say(_event("error", error=str(error), durationMs=0))
             else:

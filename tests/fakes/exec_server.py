@@ -118,7 +118,9 @@ class ExecServer:
         argv = [value for name, value in request.query if name == "command"]
         await say(1, b"")
         try:
-            process = await anyio.open_process(argv, start_new_session=True)
+            # Shielded: one that is cancelled between starting and returning is nobody's.
+            with anyio.CancelScope(shield=True):
+                process = await anyio.open_process(argv, start_new_session=True)
         except OSError as error:
             await self._finish(say, {"message": f"exec: {error}", "reason": "InternalError"})
             return
