@@ -266,6 +266,13 @@ class _Mount:
             self.link.box.takes_weak = weak
 
     async def _recover(self) -> None:
+        for path, reason in self.writeback.unreadable:
+            self.control.say(
+                f"Journal {path.name[:8]} is left as it is: {reason}. Mount with the version that "
+                "wrote it; see devboxfs journal list."
+            )
+        for damage in self.writeback.damage:
+            self.control.say(f"Part of a journal cannot be read: {damage}.")
         if not self.writeback.has_backlog:
             return
         if self.read_only and not self.config.read_only:

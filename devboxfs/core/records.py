@@ -320,7 +320,7 @@ def decode_operation(
     try:
         what = Kind(kind)
     except ValueError as exc:
-        raise RecordError(f"unknown record kind {kind}") from exc
+        raise RecordError(f"record kind {kind} is not known to this version") from exc
     cursor = _Cursor(payload)
     oid, time_ns, bits, path_length = _FIXED.unpack(cursor.take(_FIXED.size))
     op = Operation(what, oid, cursor.take(path_length), time_ns, seq)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from devboxfs.core.deferral import Blocked
 from devboxfs.writeback import faults
-from devboxfs.writeback.ledger import InFlight, Ledger
+from devboxfs.writeback.in_flight import InFlight
+from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.requests import SyncRequest, SyncRequests
 from devboxfs.writeback.setbacks import Setbacks, Trouble

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from devboxfs.core.deferral import stuck
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.writeback.ledger import Ledger, Result
+from devboxfs.writeback.in_flight import Result
+from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.outcomes import Decision, Keep
 from devboxfs.writeback.seams import Settled
 

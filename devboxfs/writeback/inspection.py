@@ -14,6 +14,7 @@ from devboxfs.writeback.contents import store_image
 from devboxfs.writeback.journal import Journal
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import Limits
+from devboxfs.writeback.restoring import restore
 
 __all__ = ["Inspection", "PendingObject", "inspect_journal"]
 
@@ -87,7 +88,7 @@ def inspect_journal(path: Path) -> Inspection:
     """Read a journal, also one that is in use; raises RecordError or OSError."""
     journal, found = Journal.look(path)
     ledger = Ledger(journal, Limits(), time.monotonic)
-    ledger.restore(found)
+    restore(ledger, found, only_looking=True)
     operations = sorted(ledger.unsettled_operations(), key=lambda op: op.seq)
     objects: dict[int, PendingObject] = {}
     for op in operations:

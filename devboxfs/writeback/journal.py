@@ -167,6 +167,10 @@ class Journal:
         """Bytes of all files."""
         return self._bytes + self._spools.bytes
 
+    def at_limit(self, more: int) -> bool:
+        """Whether so many bytes more would be more than a journal may have."""
+        return self.size + more > self._limits.journal_bytes
+
     def append(self, op: Operation) -> int:
         """Accept an operation whose bytes, if any, lie in a spool file; sets its seq."""
         blob = op.source.blob if op.source is not None else None
@@ -216,7 +220,7 @@ class Journal:
         """Append a record; returns the offset of `data` in the segment."""
         faults.passing("append-before")
         size = records.RECORD_HEADER_SIZE + len(payload) + len(data)
-        if limited and self.size + size > self._limits.journal_bytes:
+        if limited and self.at_limit(size):
             raise OSError(errno.ENOSPC, "the journal has reached its limit")
         head = records.frame(kind, seq, payload, data)
         try:
@@ -312,7 +316,7 @@ class Journal:
 
         The caller calls write_spool(), then spooled(). Raises OSError.
         """
-        if self.size + length > self._limits.journal_bytes:
+        if self.at_limit(length):
             raise OSError(errno.ENOSPC, "the journal has reached its limit")
         return self._spools.reserve(oid, length, self._limits.spool_bytes)
 

@@ -1,7 +1,7 @@
 """What is pending, what is in flight, and what the box has: the flusher's state without its tasks.
 
-Nothing here awaits, so every method is atomic. `restore` brings back from the journal the state
-that these methods had led to.
+Nothing here awaits, so every method is atomic. restoring.py brings back from the journal the state
+that these methods had led to; selection.py chooses what goes, in_flight.py is a batch on its way.
 
 Invariants:
 
@@ -17,82 +17,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from devboxfs.core import records
-from devboxfs.core.deferral import Blocked, bypassing, git_directory, stuck
-from devboxfs.core.extents import ExtentMap
+from devboxfs.core.deferral import Blocked, bypassing, stuck
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.core.plan import Left, Owner, plan
-from devboxfs.core.records import BatchRecord, LeftRecord, RelocationRecord, ResultRecord
-from devboxfs.writeback.contents import ImageContent, image_from_record, image_to_record
+from devboxfs.core.plan import Left, plan
+from devboxfs.core.records import LeftRecord, RelocationRecord, ResultRecord
+from devboxfs.core.relocation import redirect
+from devboxfs.writeback.in_flight import InFlight, Result, record_of
 from devboxfs.writeback.journal import Journal
-from devboxfs.writeback.journal_reading import Control
 from devboxfs.writeback.limits import Limits
-from sealos_devbox import ApplyResult, Batch, ContentMember, Version
+from devboxfs.writeback.new_files import NewFiles
+from devboxfs.writeback.selection import ON_CONTENT, select
+from sealos_devbox import Version
 
-__all__ = ["InFlight", "Ledger", "Refused", "Result"]
+__all__ = ["Ledger", "Refused"]
 
-_ON_CONTENT = frozenset({Kind.WRITE, Kind.TRUNCATE, Kind.SETATTR, Kind.SETXATTR})
 _REMOVING = frozenset({Kind.UNLINK, Kind.RMDIR, Kind.RENAME})
-_PLANNED_AT_ONCE = 8000
-"""Operations in one batch: planning them takes about 30 ms of the event loop."""
 
 _ENCODER = msgspec.msgpack.Encoder()
-
-
-@dataclass(slots=True, eq=False)
-class InFlight:
-    """A batch between its record and its result, and after that until the box has it on disk."""
-
-    record: BatchRecord
-    wire: list[tuple[object, ...]]
-    owners: list[Owner]
-    images: dict[int, ExtentMap]
-    operations: dict[int, Operation]
-    """Those that are not settled, by seq."""
-    acked: int = 0
-    floor: int = 1
-    """The oldest batch whose outcomes it may refer to."""
-    size: int = 0
-    """Bytes of content."""
-    sent: float | None = None
-    result: ApplyResult | None = None
-    refused: int = 0
-    """The errno with which the box refused the batch as a whole: nothing of it was applied."""
-    replay: bool = False
-    """It was settled before; the box lost it with its power."""
-    oldest_seq: int = 0
-
-    @property
-    def number(self) -> int:
-        """The batch's number."""
-        return self.record.number
-
-    def batch(self, journal: bytes, generation: int) -> Batch:
-        """Return what is sent."""
-        members = [
-            ContentMember(
-                ImageContent(self.images[member.oid], member.offset, member.length),
-                member.mode,
-                member.mtime_ns,
-            )
-            for member in self.record.members
-        ]
-        return Batch(
-            journal=journal,
-            incarnation=self.record.incarnation,
-            generation=generation,
-            number=self.number,
-            acked=self.acked,
-            resume=self.record.resume,
-            bypass=self.record.bypass,
-            operations=self.wire,
-            members=members,
-            sync=self.record.sync,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +47,6 @@ class Refused:
 
     errno: int
     since: float
-
-
-@dataclass(slots=True)
-class _NewFile:
-    """A new file that was not published yet."""
-
-    since: float
-    size: int = 0
-
-
-@dataclass(slots=True)
-class Result:
-    """What is to be done about a batch's outcomes, decided by outcomes.py."""
-
-    settled: list[int]
-    left: dict[int, Left] = field(default_factory=dict)
-    relocations: list[RelocationRecord] = field(default_factory=list)
-    resume: int | None = None
 
 
 class Ledger:
@@ -152,8 +80,7 @@ class Ledger:
         """The next cut takes what is refused along."""
         self.owed: dict[bytes, int] = {}
         """Times that directories should have been given and were not."""
-        self._new: dict[int, _NewFile] = {}
-        self._writers: dict[int, int] = {}
+        self._new_files = NewFiles(limits)
         self._dirtimes: dict[bytes, int] = {}
         self._durable = 0
         self._results: deque[tuple[int, int]] = deque()
@@ -172,17 +99,9 @@ class Ledger:
         if kind is Kind.WRITE:
             self.pending_bytes += op.length
             self.fresh_bytes += op.length
-            new = self._new.get(op.oid)
-            if new is not None:
-                new.size += op.length
-        elif kind not in _ON_CONTENT:
+        elif kind not in ON_CONTENT:
             self.fresh_names += 1
-            if kind is Kind.CREATE:
-                self._new[op.oid] = _NewFile(now)
-            elif kind is Kind.UNLINK:
-                self._new.pop(op.oid, None)
-            elif kind is Kind.RENAME:
-                self._new.pop(op.replaced, None)
+        self._new_files.accept(op, now)
         if self.refused and kind in _REMOVING:
             # Perhaps of what is refused, which then vanishes.
             held = self.held_back()
@@ -195,16 +114,11 @@ class Ledger:
 
     def file_opened(self, oid: int) -> None:
         """Count a writer of a new file."""
-        self._writers[oid] = self._writers.get(oid, 0) + 1
+        self._new_files.opened(oid)
 
     def file_closed(self, oid: int) -> bool:
         """Count a writer less; returns whether that lets something go."""
-        count = self._writers.get(oid, 0) - 1
-        if count > 0:
-            self._writers[oid] = count
-            return False
-        self._writers.pop(oid, None)
-        if oid not in self._new:
+        if not self._new_files.closed(oid):
             return False
         self.last_fresh = self._monotonic()
         if self.first_fresh is None:
@@ -229,18 +143,7 @@ class Ledger:
 
     def open_files(self, now: float) -> tuple[set[int], float | None]:
         """Return the new files that are kept back, and until when the first of them is."""
-        kept: set[int] = set()
-        until: float | None = None
-        grace = self._limits.open_grace
-        for oid, new in self._new.items():
-            if (
-                self._writers.get(oid)
-                and now - new.since < grace
-                and new.size < self._limits.batch_bytes
-            ):
-                kept.add(oid)
-                until = new.since + grace if until is None else min(until, new.since + grace)
-        return kept, until
+        return self._new_files.kept_back(now)
 
     def now(self) -> float:
         """Return the monotonic time."""
@@ -315,12 +218,15 @@ class Ledger:
         the batch which leaves nothing up to `upto` behind, and is dropped from any other. Raises
         OSError when the journal cannot be written; nothing has changed then.
         """
-        go, rest, whole = self._select(upto, keep_back)
-        if not go and not (sync and whole):
+        refused = () if self.trying_again else self.refused
+        chosen = select(self.waiting, self._limits, upto=upto, kept_back=keep_back, refused=refused)
+        whole = chosen.whole
+        if not chosen.go and not (sync and whole):
             self._no_longer_fresh(more=False, upto=upto)
             self.trying_again = False
             return None
-        batch = self._plan(go, rest, sync if whole else None, resume=self.resume)
+        sync = sync if whole else None
+        batch = self._plan(chosen.go, chosen.stay, sync, resume=self.resume)
         self.resume = None
         if whole:
             self.trying_again = False
@@ -345,46 +251,6 @@ class Ledger:
         self.fresh_names = self.fresh_bytes = 0
         self.more = more
 
-    def _select(
-        self, upto: int | None, keep_back: set[int]
-    ) -> tuple[list[Operation], list[Operation], bool]:
-        """Return (what goes, what stays, whether only what must stay does)."""
-        limits = self._limits
-        blocked = Blocked(keep_back) if keep_back else None
-        refused = {} if self.trying_again else self.refused
-        if refused:
-            blocked = blocked or Blocked()
-        go: list[Operation] = []
-        stay: list[Operation] = []
-        names = size = 0
-        made: set[int] = set()
-        for index, op in enumerate(self.waiting):
-            if upto is not None and op.seq > upto:
-                return go, stay + self.waiting[index:], True
-            if blocked is not None and (op.seq in refused or blocked.meets(op)):
-                blocked.add(op)
-                if refused and (inside := git_directory(op.path)) is not None:
-                    blocked.add_name(inside)
-                stay.append(op)
-                continue
-            if names >= limits.batch_operations or len(go) >= _PLANNED_AT_ONCE:
-                return go, stay + self.waiting[index:], False
-            if op.kind is Kind.WRITE:
-                size += op.length
-                # A new file that is complete is published in one piece, if it is not too large.
-                if (
-                    size > limits.batch_bytes
-                    and go
-                    and (op.oid not in made or size > limits.file_bytes)
-                ):
-                    return go, stay + self.waiting[index:], False
-            elif op.kind not in _ON_CONTENT:
-                names += 1
-                if op.kind is Kind.CREATE:
-                    made.add(op.oid)
-            go.append(op)
-        return go, stay, True
-
     def _plan(
         self,
         go: list[Operation],
@@ -399,19 +265,11 @@ class Ledger:
         if self.flying:
             left = {**left, **{oid: value for oid, (_, value) in self.flying.items()}}
         planned = plan(go, left, journal.next_wire, self._dirtimes, self.owed)
-        record = BatchRecord(
+        record = record_of(
+            planned,
             number=journal.next_batch,
             incarnation=journal.incarnation,
             first_wire=journal.next_wire,
-            next_wire=planned.next_wire,
-            operations=msgspec.Raw(_ENCODER.encode(planned.operations)),
-            members=[
-                records.MemberRecord(m.oid, m.offset, m.length, m.mode, m.mtime_ns)
-                for m in planned.members
-            ],
-            images=[image_to_record(oid, image) for oid, image in planned.images.items()],
-            owners=[records.OwnerRecord(o.wire, o.oid, o.seqs, o.other) for o in planned.owners],
-            vanished=planned.vanished,
             sync=sync,
             resume=resume,
             bypass=bypass,
@@ -440,7 +298,7 @@ class Ledger:
                 # A later operation that goes with another batch may have to go back to it.
                 self.settled_left[op.oid] = Left(op.base, op.base.size, ino=op.base.ino)
             if op.kind is Kind.CREATE:
-                self._new.pop(op.oid, None)
+                self._new_files.published(op.oid)
         # Only for directories in which something stayed behind.
         self._dirtimes = planned.dirtimes if rest else {}
         return batch
@@ -472,19 +330,17 @@ class Ledger:
             result.relocations,
             result.resume,
         )
-        position = self.journal.append_control(
-            records.RESULT, batch.number, _ENCODER.encode(record)
-        )
+        position = self.write_down(record)
         self._results.append((batch.number, position))
-        self._apply(batch, record)
+        self.apply(batch, record)
 
     def settle_waiting(self, seqs: list[int], left: dict[int, Left]) -> None:
         """As settle(), for operations that never went to the box."""
         record = ResultRecord(
             0, seqs, [_left_record(oid, value) for oid, value in left.items()], []
         )
-        self.journal.append_control(records.RESULT, 0, _ENCODER.encode(record))
-        self._apply(None, record)
+        self.write_down(record)
+        self.apply(None, record)
 
     def withdraw(self, batch: InFlight) -> None:
         """Take back the newest batch, of which the box has applied nothing.
@@ -492,10 +348,15 @@ class Ledger:
         Its number is free again.
         """
         record = ResultRecord(batch.number, [], [], [], withdrawn=True)
-        self.journal.append_control(records.RESULT, batch.number, _ENCODER.encode(record))
-        self._apply(batch, record)
+        self.write_down(record)
+        self.apply(batch, record)
 
-    def _apply(self, batch: InFlight | None, record: ResultRecord) -> None:
+    def write_down(self, record: ResultRecord) -> int:
+        """Journal a result; returns the position for Journal.is_durable(). Raises OSError."""
+        return self.journal.append_control(records.RESULT, record.number, _ENCODER.encode(record))
+
+    def apply(self, batch: InFlight | None, record: ResultRecord) -> None:
+        """Take over a result that the journal has; without a batch, of what is waiting."""
         if batch is None:
             gone = set(record.settled)
             settled = [op for op in self.waiting if op.seq in gone]
@@ -531,7 +392,10 @@ class Ledger:
             )
         moved = {relocation.oid for relocation in record.relocations}
         for relocation in record.relocations:
-            self._relocate(relocation)
+            if relocation.errno:
+                self.relocated[relocation.oid] = relocation
+            absent = self.settled_left.get(relocation.oid, _NOTHING).absent
+            redirect(sorted(self.unsettled_operations(), key=_seq), relocation, absent=absent)
         if record.resume is not None:
             self.resume = record.resume
         # Of other objects the next operation says its base.
@@ -554,34 +418,6 @@ class Ledger:
         if batch.operations:
             self.more = True
         batch.operations = {}
-
-    def _relocate(self, relocation: RelocationRecord) -> None:
-        """Send an object's operations from `first_seq` on to another name, until it is renamed."""
-        old, new, oid = relocation.old, relocation.new, relocation.oid
-        below = old + b"/"
-        if relocation.errno:
-            self.relocated[oid] = relocation
-        for op in sorted(self.unsettled_operations(), key=_seq):
-            if op.seq < relocation.first_seq:
-                continue
-            if relocation.subtree:
-                if op.path.startswith(below):
-                    op.path = new + op.path[len(old) :]
-                if op.other.startswith(below):
-                    op.other = new + op.other[len(old) :]
-            if op.oid != oid:
-                continue
-            away = op.kind is Kind.RENAME and op.other == old
-            if op.other == old:
-                op.other = new
-            if away:
-                break
-            if op.path == old:
-                op.path = new
-                if op.kind is Kind.RENAME:
-                    op.replaced, op.replaced_base, op.flags = 0, None, 0
-            if self.settled_left.get(oid, _NOTHING).absent:
-                op.base = None
 
     def note_durable(self, number: int) -> None:
         """Let go of what is covered by the highest batch that the box has on stable storage."""
@@ -621,67 +457,18 @@ class Ledger:
 
     # -- after a restart
 
-    def restore(self, found: Iterable[Operation | Control]) -> None:
-        """Rebuild the state from what the journal holds."""
-        now = self._monotonic()
-        batches: dict[int, InFlight] = {}
-        waiting: dict[int, Operation] = {}
-        for item in found:
-            if isinstance(item, Operation):
-                waiting[item.seq] = item
-                self._accepted.append((item.seq, now)) if not self._accepted else None
-            elif item.kind == records.BATCH:
-                record = msgspec.msgpack.decode(item.payload, type=BatchRecord)
-                batch = self._restore_batch(record, waiting)
-                batches[batch.number] = batch
-                self.batches.append(batch)
-                self.journal.next_batch = max(self.journal.next_batch, record.number + 1)
-                self.journal.next_wire = max(self.journal.next_wire, record.next_wire)
-            elif item.kind == records.RESULT:
-                result = msgspec.msgpack.decode(item.payload, type=ResultRecord)
-                self.waiting = sorted(waiting.values(), key=_seq)
-                if result.number == 0 or result.number in batches:
-                    self._apply(batches.get(result.number), result)
-                waiting = {op.seq: op for op in self.waiting}
-                if not result.withdrawn:
-                    self.journal.next_batch = max(self.journal.next_batch, result.number + 1)
-            elif item.kind == records.LINK:
-                link = msgspec.msgpack.decode(item.payload, type=records.LinkRecord)
-                self.journal.generation = max(self.journal.generation, link.generation)
-                self.boot_id = link.boot_id or self.boot_id
-        self.waiting = sorted(waiting.values(), key=_seq)
-        self._drop_unheld_locks()
+    def note_age(self, seq: int) -> None:
+        """Take note of an operation that is older than this process; its age counts from now."""
+        if not self._accepted:
+            self._accepted.append((seq, self._monotonic()))
+
+    def recount(self) -> None:
+        """Count what was restored."""
         self.unsettled = sum(1 for _ in self.unsettled_operations())
         self.pending_bytes = sum(
             op.length for op in self.unsettled_operations() if op.kind is Kind.WRITE
         )
         self.more = bool(self.waiting)
-
-    def _drop_unheld_locks(self) -> None:
-        """Forget locks that never went to the box: who wanted them died with the mount."""
-        made = {op.oid for op in self.waiting if op.kind is Kind.LOCK}
-        if made:
-            gone = [op.seq for op in self.waiting if op.oid in made]
-            record = ResultRecord(0, gone, [], [])
-            self.journal.append_control(records.RESULT, 0, _ENCODER.encode(record))
-            self.waiting = [op for op in self.waiting if op.oid not in made]
-
-    def _restore_batch(self, record: BatchRecord, waiting: dict[int, Operation]) -> InFlight:
-        seqs = [seq for owner in record.owners for seq in owner.seqs] + record.vanished
-        operations = {seq: waiting.pop(seq) for seq in sorted(seqs) if seq in waiting}
-        for op in operations.values():
-            if op.base is not None:
-                self.settled_left[op.oid] = Left(op.base, op.base.size, ino=op.base.ino)
-        wire = msgspec.msgpack.decode(record.operations, type=list[tuple[object, ...]])
-        return InFlight(
-            record,
-            wire,
-            [Owner(owner.wire, owner.oid, owner.seqs, owner.other) for owner in record.owners],
-            {image.oid: image_from_record(image, self.journal.blob) for image in record.images},
-            operations,
-            size=sum(member.length for member in record.members),
-            oldest_seq=min(operations, default=0),
-        )
 
 
 _NOTHING = Left()

@@ -16,7 +16,8 @@ from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.plan import Left, Owner
 from devboxfs.core.records import RelocationRecord
 from devboxfs.writeback.conflicts import conflict_name, is_conflict_name
-from devboxfs.writeback.ledger import InFlight, Ledger, Result
+from devboxfs.writeback.in_flight import InFlight, Result
+from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.seams import ConflictReport, Settled
 from sealos_devbox import ApplyResult, Attributes, Outcome, Version
 

@@ -10,7 +10,8 @@ import trio
 
 from devboxfs.writeback import faults
 from devboxfs.writeback.attachment import Attachment
-from devboxfs.writeback.ledger import InFlight, Ledger
+from devboxfs.writeback.in_flight import InFlight
+from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.outcomes import TROUBLE
 from devboxfs.writeback.setbacks import Setbacks
 from sealos_devbox import BoxFileError, DevboxError, FileTransport, TransportError

@@ -10,7 +10,8 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,9 @@ from devboxfs.writeback.keeping import Keeper
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT, Limits
 from devboxfs.writeback.requests import SyncRequest
+from devboxfs.writeback.restoring import restore
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
-from devboxfs.writeback.spools import write_spool
+from devboxfs.writeback.spools import Spool, write_spool
 from sealos_devbox import Version
 
 __all__ = ["Refusal", "WriteBack", "WriteBackStatistics"]
@@ -88,19 +90,34 @@ class WriteBack:
         OSError when the directory cannot be used.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        adopted: list[tuple[Journal, list[Operation | Control]]] = []
+        adopted: list[WriteBack] = []
+        unreadable: list[tuple[Path, str]] = []
         for path in find_journals(directory):
             try:
-                adopted.append(Journal.adopt(path, limits))
+                adopted.append(cls._adopt(path, directory, limits, monotonic))
             except JournalInUseError:
                 continue
             except RecordError as error:
                 _log.error("journal %s is left alone: %s", path, error)
-        if not adopted:
+                unreadable.append((path, str(error)))
+        if adopted:
+            first, *others = adopted
+        else:
             journal = Journal.create(directory, box_uid=box_uid, box_name=box_name, limits=limits)
-            adopted.append((journal, []))
-        others = [cls(*journal, directory, limits, monotonic) for journal in adopted[1:]]
-        return cls(*adopted[0], directory, limits, monotonic, others)
+            first, others = cls(journal, [], directory, limits, monotonic), []
+        first._stand_for(others, unreadable)
+        return first
+
+    @classmethod
+    def _adopt(
+        cls, path: Path, directory: Path, limits: Limits, monotonic: Callable[[], float]
+    ) -> WriteBack:
+        journal, found = Journal.adopt(path, limits)
+        try:
+            return cls(journal, found, directory, limits, monotonic)
+        except BaseException:
+            journal.close()
+            raise
 
     def __init__(
         self,
@@ -109,14 +126,11 @@ class WriteBack:
         directory: Path,
         limits: Limits,
         monotonic: Callable[[], float],
-        others: Sequence[WriteBack] = (),
     ) -> None:
-        for other in others:
-            journal.next_oid = max(journal.next_oid, other.next_oid())
         self._journal = journal
         self._limits = limits
         self._ledger = Ledger(journal, limits, monotonic)
-        self._ledger.restore(found)
+        restore(self._ledger, found)
         self._directory = directory
         self._monotonic = monotonic
         self.set_aside: list[tuple[Path, int]] = []
@@ -127,11 +141,22 @@ class WriteBack:
         self._flusher.attachment.detached = not found
         if journal.damage is not None:
             self._flusher.setbacks.last_error = journal.damage
-        self._others = list(others)
+        self.unreadable: list[tuple[Path, str]] = []
+        """Journals that this version cannot read, and why: they are left as they are."""
+        self.damage = [journal.damage] if journal.damage is not None else []
+        """What of journals could not be read, and where it is kept."""
+        self._others: list[WriteBack] = []
         """Of mounts that died besides; recover() brings them to the box and finishes them."""
         self._unsynced = trio.Event()
         self._closed = False
         self._make_room = journal.make_room
+
+    def _stand_for(self, others: list[WriteBack], unreadable: list[tuple[Path, str]]) -> None:
+        self._others = others
+        self.unreadable = unreadable
+        for other in others:
+            self._journal.next_oid = max(self._journal.next_oid, other.next_oid())
+            self.damage += other.damage
 
     def _new_flusher(self) -> Flusher:
         directory = self._directory
@@ -236,7 +261,7 @@ class WriteBack:
         """
         if len(data) <= INLINE_LIMIT:
             return self.append_write(op, data)
-        spool, offset = self._journal.spool_for(op.oid, len(data))
+        spool, offset = self._spool_for(op.oid, len(data))
         try:
             try:
                 await trio.to_thread.run_sync(write_spool, spool, offset, data)
@@ -252,6 +277,17 @@ class WriteBack:
         self._journal.append(op)
         self._accepted(op)
         return op
+
+    def _spool_for(self, oid: int, length: int) -> tuple[Spool, int]:
+        journal = self._journal
+        try:
+            return journal.spool_for(oid, length)
+        except OSError as exc:
+            # A disk may have bytes left and no more files.
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or journal.at_limit(length) or not journal.make_room(length):
+                raise
+            return journal.spool_for(oid, length)
 
     def file_opened(self, oid: int) -> None:
         """Count one more handle that can write the new file `oid`: it is kept back for a while."""
@@ -374,11 +410,10 @@ class WriteBack:
         for path in find_journals(self._directory):
             if path == self._journal.path:
                 continue
-            try:
-                adopted = Journal.adopt(path, self._limits)
-            except (JournalInUseError, RecordError):
-                continue
-            self._others.append(WriteBack(*adopted, self._directory, self._limits, self._monotonic))
+            with suppress(JournalInUseError, RecordError):
+                self._others.append(
+                    self._adopt(path, self._directory, self._limits, self._monotonic)
+                )
         listener = _Collector()
         await self._bring_in(link, listener)
         return listener.conflicts

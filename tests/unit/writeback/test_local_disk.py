@@ -70,6 +70,49 @@ async def test_a_full_local_disk_accepts_nothing(place: Place, small: Path) -> N
         assert (place.box / "g").read_bytes() == b"works again"
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["nobody gives way", "a cache gives way"])
+async def test_a_disk_that_takes_no_more_files(place: Place, small: Path, given: bool) -> None:
+    """Bytes are left, names are not: a large write needs a file of its own, a small one none."""
+    async with place.mounted() as m:
+        oid = m.user.create(b"f", b"small")
+        await settled(m)
+        m.link.turn(up=False)
+        m.link.kill()
+        subprocess.run(["mount", "-o", "remount,nr_inodes=64", small], check=True)
+        fillers = small / "fillers"
+        fillers.mkdir()
+        with no_space():
+            for number in range(100):
+                (fillers / str(number)).touch()
+        asked: list[int] = []
+
+        def make_room(size: int) -> bool:
+            asked.append(size)
+            if given:
+                (fillers / "0").unlink()
+            return given
+
+        m.writeback.on_full_disk(make_room)
+        before = m.writeback.statistics()
+        large = Operation(Kind.WRITE, oid, b"f", m.user.now(), mode=0o644)
+        if given:
+            await m.writeback.append_large_write(large, b"y" * 300_000)
+        else:
+            with no_space():
+                await m.writeback.append_large_write(large, b"y" * 300_000)
+            after = m.writeback.statistics()
+            assert (after.pending_operations, after.journal_bytes) == (0, before.journal_bytes)
+        assert asked == [300_000]
+        # What needs no file goes on.
+        m.user.write(oid, b"f", b"SMALL", mode=0o644)
+        (fillers / "1").unlink()
+        m.link.turn(up=True)
+        with trio.fail_after(20):
+            await settled(m)
+        expected = b"y" * 300_000 if given else b"small"
+        assert (place.box / "f").read_bytes() == b"SMALL" + expected[5:]
+
+
 async def test_a_disk_that_is_full_for_a_while(place: Place, small: Path) -> None:
     """The flusher's own records find no room either; it goes on when there is."""
     async with place.mounted() as m:
