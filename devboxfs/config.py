@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from devboxfs.core.patterns import check_pattern
-
 __all__ = ["EXIT_CODES", "ExitCode", "MountConfig", "MountError", "Places", "key_of", "parse_size"]
 
 
@@ -218,11 +216,7 @@ class MountConfig:
             raise MountError("An offline fsync can fail or journal.", ExitCode.USAGE)
         if self.consistency not in CONSISTENCIES:
             raise MountError("The consistency is relaxed or strict.", ExitCode.USAGE)
-        try:
-            for pattern in (*self.local, *self.exclude):
-                check_pattern(pattern)
-        except ValueError as error:
-            raise MountError(str(error), ExitCode.USAGE) from None
+        self._check_patterns()
         if self.subpath and {"", ".", ".."} & set(self.subpath.split("/")):
             raise MountError(
                 f"{self.subpath!r} is no path below the root of the workspace.", ExitCode.USAGE
@@ -236,6 +230,17 @@ class MountConfig:
             raise MountError("The cache size must be at least 16 MiB.", ExitCode.USAGE)
         if self.journal_limit < MIN_JOURNAL_LIMIT:
             raise MountError("The journal limit must be at least 64 MiB.", ExitCode.USAGE)
+
+    def _check_patterns(self) -> None:
+        if not self.local and not self.exclude:
+            return
+        from sealos_devbox import check_pattern  # the SDK takes its time to import
+
+        try:
+            for pattern in (*self.local, *self.exclude):
+                check_pattern(pattern)
+        except ValueError as error:
+            raise MountError(str(error), ExitCode.USAGE) from None
 
     @property
     def presentation(self) -> dict[str, object]:

@@ -99,7 +99,7 @@ class FileSystem:
         )
         self.local = LocalTrees(self.visibility, read_only=settings.read_only)
         self.pending = Pending(self.table, writeback, cache, self.clock)
-        self.remote = Remote(self.table, link, self.pending)
+        self.remote = Remote(self.table, link, self.pending, self.visibility)
         self.reader = Reader(link, cache, ReadingOrder(self.table), timeout=self._timeout)
         self.consistency = Consistency(writeback, link, strict=settings.strict)
         self.locks = GitLocks(self.table, self.remote, self.pending, link)
@@ -117,7 +117,7 @@ class FileSystem:
             self.table.hides = self.visibility.hides
             self.namespace.excluded = self.visibility.excluded
         # Also without `--local` now: another mount of the box may show what is moved along.
-        self.table.moved = self.visibility.store.moved
+        self.table.moved = self._moved
         self.metadata = Metadata(
             link, self.pending, self.user, self.clock, self.check_writable, peer.statvfs
         )
@@ -153,6 +153,13 @@ class FileSystem:
         return max(0.0, self.link.deadline() - trio.current_time())
 
     # -- rules that concern several parts ----------------------------------------------------------
+
+    def _moved(self, old: bytes, new: bytes) -> None:
+        """A directory is about to get another path."""
+        self.visibility.store.moved(old, new)
+        if self.visibility.anchored:
+            # What is shown of it may be something else at its new place.
+            self.remote.rescan_all(self.table.resolve(old))
 
     def check_writable(self, needs_space: bool) -> None:
         """Refuse a change before it is accepted.

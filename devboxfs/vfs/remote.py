@@ -17,6 +17,7 @@ from devboxfs.core.node import Directory, Node
 from devboxfs.vfs.link import BoxLink, LinkState
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.table import Table
+from devboxfs.vfs.visibility import Visibility
 from sealos_devbox import Attributes, BoxFileError, Event, FileTransport, TransportError
 
 __all__ = ["Remote", "RemoteStatistics"]
@@ -44,8 +45,11 @@ class RemoteStatistics:
 class Remote:
     """Keeps the table true."""
 
-    def __init__(self, table: Table, link: BoxLink, pending: Pending) -> None:
+    def __init__(
+        self, table: Table, link: BoxLink, pending: Pending, visibility: Visibility
+    ) -> None:
         self.table = table
+        self.visibility = visibility
         self.link = link
         self.pending = pending
         self.snapshot_complete = False
@@ -215,7 +219,7 @@ class Remote:
     async def session(self, transport: FileTransport) -> None:
         """Watch and snapshot on one connection; ends by an error of the connection."""
         self._heard, self.snapshot_complete = None, False
-        async with transport.watch(b"") as events:
+        async with transport.watch(b"", prune=self.visibility.prune) as events:
             first = await events.receive()
             if first is None:
                 raise TransportError("the watch ended before it began")
@@ -277,7 +281,7 @@ class Remote:
         table.log.begin()
         try:
             await self.pending.wait_moves()
-            async with transport.snapshot(table.root.name) as stream:
+            async with transport.snapshot(table.root.name, prune=self.visibility.prune) as stream:
                 while (records := await stream.receive()) is not None:
                     for record in records:
                         if record.entries is None:
@@ -360,6 +364,10 @@ class Remote:
         top = self.table.resolve(path)
         if not path or self.table.root.name.startswith(path + b"/"):
             top = self.table.root
+        self.rescan_all(top)
+
+    def rescan_all(self, top: Node | None) -> None:
+        """List every known directory from `top` on again."""
         waiting = [top] if isinstance(top, Directory) else []
         while waiting:
             directory = waiting.pop()

@@ -13,12 +13,11 @@ What is hidden keeps its parent from being removed: the box would refuse that, l
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from devboxfs.core.node import Directory
-from devboxfs.core.patterns import Patterns
 from devboxfs.vfs.local_store import LocalStore
-from sealos_devbox import Attributes
+from sealos_devbox import Attributes, Patterns, Prune
 
 __all__ = ["Visibility"]
 
@@ -30,15 +29,26 @@ class Visibility:
         self,
         store: LocalStore,
         *,
-        local: Iterable[str] = (),
-        exclude: Iterable[str] = (),
+        local: Sequence[str] = (),
+        exclude: Sequence[str] = (),
         root: bytes = b"",
     ) -> None:
         self.store = store
         self._local = Patterns(local)
         self._exclude = Patterns(exclude)
+        self._prune = Prune(tuple(exclude), tuple(local), root)
         self._skip = len(root) + 1 if root else 0
         """Patterns begin at the root of the mount, paths at that of the workspace."""
+
+    @property
+    def prune(self) -> Prune | None:
+        """What the box need not look into for this mount; None when it is to tell of everything."""
+        return self._prune or None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether what is shown of a directory depends on where that is."""
+        return self._prune.patterns.anchored
 
     @property
     def hides_anything(self) -> bool:

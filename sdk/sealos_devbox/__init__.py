@@ -96,6 +96,7 @@ from sealos_devbox.models import (
     TemplateMatch,
 )
 from sealos_devbox.paths import BoxPath
+from sealos_devbox.patterns import Patterns, Prune, check_pattern
 from sealos_devbox.profiles import Profiles, read_profiles, write_profile
 from sealos_devbox.results import CommandResult
 from sealos_devbox.secret import Secret
@@ -180,6 +181,7 @@ __all__ = [
     "MetricsUnreliableError",
     "NotFoundError",
     "Outcome",
+    "Patterns",
     "PaymentRequiredError",
     "PeerInfo",
     "Pod",
@@ -190,6 +192,7 @@ __all__ = [
     "Process",
     "Profiles",
     "ProtocolError",
+    "Prune",
     "QuotaExceededError",
     "RateLimitedError",
     "RecordStream",
@@ -216,6 +219,7 @@ __all__ = [
     "WatchKind",
     "__version__",
     "as_left_by",
+    "check_pattern",
     "config_file",
     "file_error",
     "is_inode",

@@ -28,6 +28,7 @@ from sealos_devbox.errors import (
     BoxNotADirectoryError,
     TransportError,
 )
+from sealos_devbox.patterns import Prune
 from sealos_devbox.types import Attributes, BytesContent, Event
 
 STAMP = 1_700_000_000_123_456_789
@@ -241,6 +242,47 @@ class TransportContract:
             while (records := await stream.receive()) is not None:
                 seen += [record.path for record in records]
         assert seen == [b"", b"a"]
+
+    async def test_snapshot_that_leaves_out(self, transport, root):
+        for path in ("node_modules/a", "src/node_modules/b", "src/deep", "src/out", "out", "it's"):
+            (root / path).mkdir(parents=True)
+            (root / path / "f").touch()
+        (root / "src" / "a.log").touch()
+        modules = {b"node_modules", b"node_modules/a"}
+        src = {b"src", b"src/deep"}
+        for names, directories, base, expected in (
+            (("node_modules", "*.log"), ("/out",), b"", {b"", *src, b"src/out", b"it's"}),
+            ((), ("node_modules", "/out"), b"src", {b"", *modules, *src, b"out", b"it's"}),
+            (("it's", "src"), (), b"", {b"", *modules, b"out"}),
+        ):
+            prune = Prune(names, directories, base)
+            found = {}
+            async with transport.snapshot(b"", prune=prune) as stream:
+                while (records := await stream.receive()) is not None:
+                    for record in records:
+                        found.setdefault(record.path, set()).update(n for n, _ in record.entries)
+            assert set(found) == expected
+            # What is left out is named all the same.
+            assert found[b""] == {b"node_modules", b"src", b"out", b"it's"}
+            if b"src" in found:
+                assert found[b"src"] == {b"node_modules", b"deep", b"out", b"a.log"}
+
+    async def test_watch_that_leaves_out(self, transport, root):
+        self.require(transport, "watch")
+        for path in ("target/deep", "src"):
+            (root / path).mkdir(parents=True)
+        async with transport.watch(walk=True, prune=Prune(("*.log",), ("target",))) as stream:
+            await stream.receive()
+            (root / "target" / "deep" / "f").touch()
+            (root / "src" / "target").mkdir()
+            (root / "src" / "target" / "f").touch()
+            (root / "src" / "last").touch()
+            seen = {}
+            with anyio.fail_after(20):
+                while b"src/last" not in seen:
+                    seen.update({event.path: event for event in await stream.receive()})
+            assert b"src/target" in seen
+            assert not [path for path in seen if path.startswith((b"target/", b"src/target/"))]
 
     async def test_snapshot_of_what_is_not_there(self, transport):
         async with transport.snapshot(b"absent") as stream:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 import stat as _stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from sealos_devbox.errors import ProtocolError
@@ -106,8 +106,13 @@ class Dialect:
         """Return the script that describes each path, or complains of it."""
         raise NotImplementedError
 
-    def tree(self, path: bytes, *, least: int, most: int | None) -> bytes:
-        """Return the script that describes what is below a path, by depth from it."""
+    def tree(
+        self, path: bytes, *, least: int, most: int | None, prune: Collection[bytes] = ()
+    ) -> bytes:
+        """Return the script that describes what is below a path, by depth from it.
+
+        prune: names of directories that are not looked into.
+        """
         raise NotImplementedError
 
     def version(self, word: bytes) -> bytes:
@@ -134,13 +139,16 @@ class _Gnu(Dialect):
         words = b" ".join(quote(relative(path)) for path in paths)
         return b"find %s%s -maxdepth 0 -printf '%s'" % (flag, words, self._FORMAT)
 
-    def tree(self, path: bytes, *, least: int, most: int | None) -> bytes:
+    def tree(
+        self, path: bytes, *, least: int, most: int | None, prune: Collection[bytes] = ()
+    ) -> bytes:
         depth = b"" if most is None else b" -maxdepth %d" % most
-        return b"find %s -mindepth %d%s -printf '%s'" % (
+        return b"find %s -mindepth %d%s -printf '%s'%s" % (
             quote(relative(path)),
             least,
             depth,
             self._FORMAT,
+            b" -type d %s -prune" % _names(prune) if prune else b"",
         )
 
     def version(self, word: bytes) -> bytes:
@@ -201,9 +209,13 @@ class _Busybox(Dialect):
             return self._STAT.replace(b"stat ", b"stat -L ", 1) + b" " + words
         return self._each(b"find %s -maxdepth 0" % words)
 
-    def tree(self, path: bytes, *, least: int, most: int | None) -> bytes:
+    def tree(
+        self, path: bytes, *, least: int, most: int | None, prune: Collection[bytes] = ()
+    ) -> bytes:
         depth = b"" if most is None else b" -maxdepth %d" % most
-        return self._each(b"find %s -mindepth %d%s" % (quote(relative(path)), least, depth))
+        # Not looked into, but described as the others are: what is pruned is true.
+        skip = rb" \( ! -type d -o ! %s -o -prune \)" % _names(prune) if prune else b""
+        return self._each(b"find %s -mindepth %d%s%s" % (quote(relative(path)), least, depth, skip))
 
     def _each(self, find: bytes) -> bytes:
         # One after the other: busybox forgets `{} +` in one branch of an `-o`. What cannot be
@@ -255,6 +267,11 @@ class _Busybox(Dialect):
                 raise ProtocolError(f"a listing that is none: {line[:100]!r}") from error
             found.append((_plain(path), attributes))
         return found
+
+
+def _names(names: Collection[bytes]) -> bytes:
+    """Return a test of find(1) for names that hold nothing that it takes for a pattern."""
+    return rb"\( %s \)" % b" -o ".join(b"-name %s" % quote(name) for name in sorted(names))
 
 
 def _plain(path: bytes) -> bytes:

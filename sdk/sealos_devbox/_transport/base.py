@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from sealos_devbox.batch import Batch
+from sealos_devbox.patterns import Prune
 from sealos_devbox.types import (
     ApplyResult,
     Attributes,
@@ -188,8 +189,13 @@ class FileTransport(Protocol):
         """Return (event, attributes of the directory, entries)."""
         ...
 
-    def snapshot(self, path: bytes, max_depth: int = 0) -> RecordStream[DirectoryRecord]:
-        """Stream the tree below path, breadth first."""
+    def snapshot(
+        self, path: bytes, max_depth: int = 0, *, prune: Prune | None = None
+    ) -> RecordStream[DirectoryRecord]:
+        """Stream the tree below path, breadth first.
+
+        prune: directories that are named, and not looked into (PROTOCOL.md section 5.1).
+        """
         ...
 
     async def read(
@@ -291,10 +297,13 @@ class FileTransport(Protocol):
         """
         ...
 
-    def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
+    def watch(
+        self, path: bytes = b"", *, walk: bool = False, prune: Prune | None = None
+    ) -> RecordStream[Event]:
         """Stream events.
 
-        The first receive() returns (perhaps an empty list) when the watch is active.
+        The first receive() returns (perhaps an empty list) when the watch is active. prune:
+        directories that are not watched, and names of which changes need not be told.
         """
         ...
 

@@ -20,6 +20,7 @@ from sealos_devbox._transport.streams import Command, Records
 from sealos_devbox._transport.upload import send_batch
 from sealos_devbox.batch import Batch
 from sealos_devbox.errors import BoxFileError, CapabilityError, ProtocolError
+from sealos_devbox.patterns import Prune
 from sealos_devbox.types import (
     ApplyResult,
     Attributes,
@@ -151,13 +152,22 @@ class HelperTransport:
             entries += record.entries
         return reply.event, reply.result, entries
 
-    def snapshot(self, path: bytes, max_depth: int = 0) -> RecordStream[DirectoryRecord]:
-        """Stream the tree below path, breadth first."""
+    def snapshot(
+        self, path: bytes, max_depth: int = 0, *, prune: Prune | None = None
+    ) -> RecordStream[DirectoryRecord]:
+        """Stream the tree below path, breadth first.
+
+        prune: directories that are named, and not looked into (PROTOCOL.md section 5.1).
+        """
         return Records(
             self._connection,
             path,
             messages.DIRECTORY_RECORDS,
-            lambda: [self._connection.open("snapshot", path, max_depth, collect=False)],
+            lambda: [
+                self._connection.open(
+                    "snapshot", path, max_depth, *self._pruning(prune), collect=False
+                )
+            ],
             _as_they_are,
         )
 
@@ -362,17 +372,24 @@ class HelperTransport:
                 raise
             return 0  # an older helper
 
-    def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
+    def watch(
+        self, path: bytes = b"", *, walk: bool = False, prune: Prune | None = None
+    ) -> RecordStream[Event]:
         """Stream events.
 
-        The first receive() returns (perhaps an empty list) when the watch is active.
+        The first receive() returns (perhaps an empty list) when the watch is active. prune:
+        directories that are not watched, and names of which changes need not be told.
         """
         self._require("watch")
         return Records(
             self._connection,
             path,
             messages.EVENTS,
-            lambda: [self._connection.open("watch", path, walk, collect=False, endless=True)],
+            lambda: [
+                self._connection.open(
+                    "watch", path, walk, *self._pruning(prune), collect=False, endless=True
+                )
+            ],
             _as_they_are,
         )
 
@@ -395,6 +412,10 @@ class HelperTransport:
     async def aclose(self) -> None:
         """Close the channel; running requests end with TransportError. Safe to call twice."""
         await self._connection.aclose()
+
+    def _pruning(self, prune: Prune | None) -> builtins.list[object]:
+        """Return the argument for it; an older helper tells of everything."""
+        return [prune.wire()] if prune and "prune" in self.peer.capabilities else []
 
     def _require(self, capability: str) -> None:
         if capability not in self.peer.capabilities:

@@ -272,7 +272,7 @@ func TestBatchesInOrderAndReplayed(t *testing.T) {
 	two := send(8, 0, []any{2, "put", b("f"), []any{2, 1}, 0}, "2")
 	three := send(9, 0, []any{3, "put", b("f"), []any{2, 2}, 0}, "3")
 	_, stat := c.begin("stat", b("f"), false, 9)
-	time.Sleep(20 * time.Millisecond)
+	c.must("stat", b(""), false, 0) // all of that has arrived
 	c.data(id, first[600:])
 	c.send(5, id, nil)
 	for _, a := range []*answer{one, two, three} {

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	}
 	binary_ = filepath.Join(dir, "devbox-helper")
 	args := []string{"build", "-o", binary_}
+	if os.Getenv("GOCOVERDIR") != "" { // what the helpers run counts: `make coverage`
+		args = append(args, "-cover", "-coverpkg=sealos.io/devbox-helper/...")
+	}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
@@ -111,6 +114,7 @@ type answer struct {
 	event   int64
 	errno   syscall.Errno
 	done    chan struct{}
+	begun   chan struct{} // closed by the first frame of events
 	arrived chan struct{} // a token for each frame
 	credit  int
 }
@@ -209,6 +213,12 @@ func (c *client) take(f wire.Frame) {
 		if err != nil {
 			c.t.Error(err)
 		}
+		c.mu.Lock()
+		if a := c.answers[f.ID]; a != nil && a.begun != nil {
+			close(a.begun)
+			a.begun = nil
+		}
+		c.mu.Unlock()
 		for _, e := range all.Items {
 			if e.At(2).Int == 0 { // a directory of which entries changed
 				c.directories <- e
@@ -276,10 +286,15 @@ func (c *client) send(kind wire.Type, id uint32, payload []byte) error {
 
 // begin sends a request.
 func (c *client) begin(op string, args ...any) (uint32, *answer) {
+	return c.beginWith(nil, op, args...)
+}
+
+// beginWith also closes a channel when the first events come.
+func (c *client) beginWith(begun chan struct{}, op string, args ...any) (uint32, *answer) {
 	c.mu.Lock()
 	c.last++
 	id := c.last
-	a := &answer{done: make(chan struct{}), arrived: make(chan struct{}, 1)}
+	a := &answer{done: make(chan struct{}), begun: begun, arrived: make(chan struct{}, 1)}
 	c.answers[id] = a
 	c.mu.Unlock()
 	c.send(wire.Request, id, v(append([]any{op}, args...)).Append(nil))

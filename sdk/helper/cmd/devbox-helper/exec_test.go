@@ -80,12 +80,14 @@ func TestExecStreams(t *testing.T) {
 
 func TestExecTerminal(t *testing.T) {
 	c := start(t, workspace(t), options{})
-	id, a := c.begin("exec", argv("sh", "-c", "stty size; echo $TERM; read line; stty size; echo got $line; cat"), nil, nil, []any{24, 80, "vt100"}, 0)
+	id, a := c.begin("exec", argv("sh", "-c", "stty size; echo $TERM; while [ \"$(stty size)\" = \"24 80\" ]; do sleep 0.01; done; stty size; read line; echo got $line; cat"), nil, nil, []any{24, 80, "vt100"}, 0)
 	for !strings.Contains(locked(c, a), "vt100") {
 		wait(t, a)
 	}
 	c.send(wire.Control, id, v([]any{"resize", 50, 132}).Append(nil))
-	time.Sleep(20 * time.Millisecond)
+	for !strings.Contains(locked(c, a), "50 132") {
+		wait(t, a)
+	}
 	c.send(wire.Data, id, []byte("line\n"))
 	c.send(wire.End, id, nil)
 	c.finish(a)

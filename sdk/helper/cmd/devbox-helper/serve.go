@@ -128,7 +128,7 @@ func exit(status int) { time.Sleep(50 * time.Millisecond); os.Exit(status) }
 
 // capabilities names what works here (section 3).
 func capabilities(state *apply.State, space *root.Root) []string {
-	c := []string{"watch", "exec"}
+	c := []string{"watch", "exec", "prune"}
 	var st syscall.Stat_t
 	if syscall.Stat("/dev/ptmx", &st) == nil {
 		c = append(c, "pty")

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"sealos.io/devbox-helper/internal/msgpack"
 	"sealos.io/devbox-helper/internal/vectors"
@@ -233,7 +234,11 @@ func TestEndOfInputWithBlockedOutput(t *testing.T) {
 	w.Close()
 	in.Write(frame(wire.Hello, 0, v(map[string]any{"protocol": 1, "window": 1 << 30}).Append(nil)))
 	in.Write(frame(wire.Request, 1, v([]any{"read", b("big"), nil, 0, -1, false}).Append(nil)))
-	time.Sleep(50 * time.Millisecond)
+	eventually(t, "the pipe is full", func() bool {
+		var n int32
+		syscall.Syscall(syscall.SYS_IOCTL, r.Fd(), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n)))
+		return n >= 48<<10 // of 64 KiB, in pages of which some are not full
+	})
 	in.Close()
 	done := make(chan error)
 	go func() { done <- cmd.Wait() }()

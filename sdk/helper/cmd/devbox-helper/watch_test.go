@@ -38,15 +38,24 @@ func (c *client) until(path string) []value {
 	}
 }
 
-func (c *client) watch(path string, walk bool) uint32 {
+// watch returns when the watch is active.
+func (c *client) watch(path string, walk bool, more ...any) uint32 {
 	c.t.Helper()
-	id, a := c.begin("watch", b(path), walk)
+	id, a, begun := c.watching(append([]any{b(path), walk}, more...)...)
 	select {
+	case <-begun:
 	case <-a.done:
 		c.t.Fatal(a.errno)
-	case <-time.After(100 * time.Millisecond): // the first frame is empty, so there is nothing to wait for
+	case <-time.After(20 * time.Second):
+		c.t.Fatal("the watch does not begin")
 	}
 	return id
+}
+
+func (c *client) watching(args ...any) (uint32, *answer, chan struct{}) {
+	begun := make(chan struct{})
+	id, a := c.beginWith(begun, "watch", args...)
+	return id, a, begun
 }
 
 func TestWatch(t *testing.T) {

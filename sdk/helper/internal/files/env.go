@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/prune"
 	"sealos.io/devbox-helper/internal/root"
 	"sealos.io/devbox-helper/internal/session"
 )
@@ -114,6 +115,39 @@ func (a *Args) Str() string {
 		}
 	}
 	return string(v.Bytes)
+}
+
+// Prune takes what is left out: `[base, names, directories]`, or nil.
+func (a *Args) Prune() *prune.Set {
+	v := a.next()
+	if v.IsNil() {
+		return nil
+	}
+	base, err := Path(v.At(0))
+	if err == nil {
+		err = root.Check(base)
+	}
+	names, directories := a.patterns(v.At(1)), a.patterns(v.At(2))
+	a.note(err)
+	set, err := prune.New(base, names, directories)
+	if err != nil {
+		a.note(session.Invalid(err.Error()))
+	}
+	return set
+}
+
+func (a *Args) patterns(v msgpack.Value) []string {
+	var texts []string
+	if v.Kind != msgpack.Array && !v.IsNil() {
+		a.note(session.Invalid("an array of patterns was expected"))
+	}
+	for _, one := range v.Items {
+		if one.Kind != msgpack.Bin {
+			a.note(session.Invalid("a pattern is a bin"))
+		}
+		texts = append(texts, string(one.Bytes))
+	}
+	return texts
 }
 
 // Array takes an array.

@@ -89,7 +89,11 @@ func TestAMessageThatComesAgainIsRemoved(t *testing.T) {
 	}
 	put(t, dir, 0, message("one"))
 	go func() {
-		time.Sleep(500 * time.Millisecond) // longer than it takes to look again
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(dir + "/0"); err != nil {
+				break
+			}
+		}
 		put(t, dir, 1, message("two"))
 	}()
 	if n, err := r.Read(b); string(b[:n]) != "two" || err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"sealos.io/devbox-helper/internal/files"
 	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/prune"
 	"sealos.io/devbox-helper/internal/root"
 	"sealos.io/devbox-helper/internal/session"
 	"sealos.io/devbox-helper/internal/sys"
@@ -22,16 +23,16 @@ const pieceTarget = 64 << 10
 func Handler(e *files.Env) session.Handler {
 	return func(r *session.Request) ([]byte, error) {
 		a := files.Take(r)
-		path, depth := a.Path(), a.Int(0)
+		path, depth, leave := a.Path(), a.Int(0), a.Prune()
 		if a.Err != nil {
 			return nil, a.Err
 		}
 		r.Event = e.Event()
-		return take(e, r, path, depth)
+		return take(e, r, path, depth, leave)
 	}
 }
 
-func take(e *files.Env, r *session.Request, path string, maxDepth int64) ([]byte, error) {
+func take(e *files.Env, r *session.Request, path string, maxDepth int64, leave *prune.Set) ([]byte, error) {
 	fd, err := e.Root.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY, false)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func take(e *files.Env, r *session.Request, path string, maxDepth int64) ([]byte
 	syscall.Close(fd)
 	workers := make([]*worker, min(runtime.GOMAXPROCS(0), 4))
 	for i := range workers {
-		workers[i] = &worker{env: e, r: r, records: files.NewRecords(r, nil), names: make([]byte, 32768)}
+		workers[i] = &worker{env: e, r: r, leave: leave, records: files.NewRecords(r, nil), names: make([]byte, 32768)}
 	}
 	level := []string{path}
 	var directories, entries int64
@@ -99,6 +100,7 @@ func runLevel(workers []*worker, level []string, deeper bool) error {
 type worker struct {
 	env     *files.Env
 	r       *session.Request
+	leave   *prune.Set // directories that are named, not read
 	records *files.Records
 	names   []byte // getdents buffer
 	piece   []byte // encoded entries of the current directory
@@ -138,7 +140,7 @@ func (w *worker) directory(path string, deeper bool) error {
 			}
 			attr = *full
 		}
-		if deeper && attr.IsDir() {
+		if deeper && attr.IsDir() && !w.leave.Prunes(path, string(name)) {
 			w.below = append(w.below, root.Join(path, string(name)))
 		}
 		w.piece = attr.Append(msgpack.AppendBin(msgpack.AppendArray(w.piece, 2), name))

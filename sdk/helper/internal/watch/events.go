@@ -85,6 +85,9 @@ func (w *watch) handle(wd int32, mask, cookie uint32, name string) {
 		return
 	}
 	e := entry{n, name}
+	if mask&entryChange == 0 && w.leave != nil && w.leave.Names(n.path(), name) {
+		return
+	}
 	c := w.pend(e, mask)
 	directory := mask&syscall.IN_ISDIR != 0
 	switch {
@@ -93,7 +96,7 @@ func (w *watch) handle(wd int32, mask, cookie uint32, name string) {
 	case mask&syscall.IN_MOVED_TO != 0:
 		w.movedTo(c, cookie, directory)
 	case mask&syscall.IN_CREATE != 0 && directory:
-		w.addTree(w.child(n, name), true)
+		w.appeared(n, name)
 	case mask&syscall.IN_DELETE != 0 && directory:
 		if gone := w.kids[e]; gone != nil {
 			w.detach(gone)
@@ -135,7 +138,7 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 	}
 	if !both {
 		if directory {
-			w.addTree(w.child(c.dir, c.name), true)
+			w.appeared(c.dir, c.name)
 		}
 		return
 	}
@@ -153,11 +156,23 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 	}
 	if directory {
 		if m.dir == nil {
-			w.addTree(w.child(c.dir, c.name), true)
+			w.appeared(c.dir, c.name)
+			return
+		}
+		if w.leave.Prunes(c.dir.path(), c.name) {
+			w.detachBelow(map[*node]bool{m.dir: true})
 			return
 		}
 		m.dir.parent, m.dir.name = c.dir, c.name
 		w.kids[c.entry] = m.dir
+		w.placed(m.dir)
+	}
+}
+
+// appeared: a directory has come, with what is in it. The caller holds mu.
+func (w *watch) appeared(dir *node, name string) {
+	if !w.leave.Prunes(dir.path(), name) {
+		w.addTree(w.child(dir, name), everything)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"sealos.io/devbox-helper/internal/files"
+	"sealos.io/devbox-helper/internal/prune"
 	"sealos.io/devbox-helper/internal/root"
 	"sealos.io/devbox-helper/internal/session"
 )
@@ -75,12 +76,12 @@ func (h *Hub) WatchDir(path string, fd int) {
 // Handler is `watch`.
 func (h *Hub) Handler(r *session.Request) ([]byte, error) {
 	a := files.Take(r)
-	path, walk := a.Path(), a.Bool()
+	path, walk, leave := a.Path(), a.Bool(), a.Prune()
 	if a.Err != nil {
 		return nil, a.Err
 	}
 	r.Event = h.Event()
-	w, err := h.begin(r, path, walk)
+	w, err := h.begin(r, path, walk, leave)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (h *Hub) Handler(r *session.Request) ([]byte, error) {
 	return nil, w.serve()
 }
 
-func (h *Hub) begin(r *session.Request, path string, walk bool) (*watch, error) {
+func (h *Hub) begin(r *session.Request, path string, walk bool, leave *prune.Set) (*watch, error) {
 	if !walk {
 		path = "" // the root is watched, and what is listed
 	}
@@ -97,7 +98,7 @@ func (h *Hub) begin(r *session.Request, path string, walk bool) (*watch, error) 
 	if !walk && h.lazy != nil {
 		return nil, session.Fail(syscall.EBUSY, "there is a watch without walk already")
 	}
-	w, err := newWatch(h, r, path, walk)
+	w, err := newWatch(h, r, path, walk, leave)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (w *watch) scan() {
 		if err != nil {
 			w.detach(n)
 		} else if w.walk {
-			w.addTree(n, false)
+			w.addTree(n, nothing)
 		}
 		w.mu.Unlock()
 		found = true

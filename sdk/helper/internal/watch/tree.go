@@ -91,6 +91,9 @@ func (w *watch) stampOf(path string, fd int) uint64 {
 	sys.Dirents(fd, make([]byte, 8192), func(name []byte, _ byte) error {
 		if !w.hub.space.HiddenName(path, name) && sys.Fstatat(fd, string(name), &st, sys.AtSymlinkNofollow) == nil {
 			digest.Write(name)
+			if w.leave.Names(path, string(name)) {
+				st = syscall.Stat_t{Ino: st.Ino}
+			}
 			add()
 		}
 		return nil
@@ -115,9 +118,13 @@ func (w *watch) watchDir(path string, fd int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.top
-	for rest := path; rest != ""; {
+	for rest, above := path, ""; rest != ""; {
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
+		if w.leave.Prunes(above, name) {
+			return
+		}
+		above = root.Join(above, name)
 		n = w.child(n, name)
 		if rest != "" && n.wd < 0 && !n.scanned {
 			if above, err := w.hub.space.Open(n.path(), syscall.O_RDONLY|syscall.O_DIRECTORY, false); err == nil {
@@ -129,24 +136,33 @@ func (w *watch) watchDir(path string, fd int) {
 	w.attach(n, fd)
 }
 
-// addTree watches a directory and what is below it. report: it has just appeared, and what it holds is pending as if it
-// had been created now. The caller holds mu.
-func (w *watch) addTree(n *node, report bool) {
+// report says what addTree makes pending, as if it had been created now.
+type report uint8
+
+const (
+	nothing report = iota
+	newOnes        // what is in directories that were not watched before
+	everything
+)
+
+// addTree watches a directory and what is below it. The caller holds mu.
+func (w *watch) addTree(n *node, tell report) {
 	path := n.path()
 	fd, err := w.hub.space.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY, false)
 	if err != nil {
 		return
 	}
+	tellThese := tell == everything || tell == newOnes && n.wd < 0 && !n.scanned
 	w.attach(n, fd)
 	var below []string
 	sys.Dirents(fd, make([]byte, 8192), func(name []byte, kind byte) error {
 		if w.hub.space.HiddenName(path, name) {
 			return nil
 		}
-		if report {
+		if tellThese {
 			w.pend(entry{n, string(name)}, syscall.IN_CREATE)
 		}
-		if kind == sys.DTDir || kind == sys.DTUnknown {
+		if (kind == sys.DTDir || kind == sys.DTUnknown) && !w.leave.Prunes(path, string(name)) {
 			below = append(below, string(name))
 		}
 		return nil
@@ -155,7 +171,7 @@ func (w *watch) addTree(n *node, report bool) {
 	for _, name := range below {
 		sub := w.child(n, name)
 		before := sub.wd >= 0 || sub.scanned
-		w.addTree(sub, report)
+		w.addTree(sub, tell)
 		if !before && sub.wd < 0 && !sub.scanned {
 			delete(w.kids, entry{n, name}) // no directory, or gone
 		}
@@ -168,6 +184,29 @@ func (w *watch) detach(n *node) {
 		delete(w.kids, entry{n.parent, n.name})
 	}
 	w.detachBelow(map[*node]bool{n: true})
+}
+
+// placed: a directory that was watched has another path now. What of it is left out there is forgotten, what no longer
+// is has appeared. The caller holds mu.
+func (w *watch) placed(n *node) {
+	if !w.leave.Anchored() {
+		return
+	}
+	dead := map[*node]bool{}
+	for key, one := range w.kids {
+		above := one.parent
+		for above != nil && above != n {
+			above = above.parent
+		}
+		if above == n && w.leave.Prunes(key.dir.path(), key.name) {
+			dead[one] = true
+			delete(w.kids, key)
+		}
+	}
+	if len(dead) > 0 {
+		w.detachBelow(dead)
+	}
+	w.addTree(n, newOnes)
 }
 
 // detachBelow goes over all nodes once: directories do not know their children, which saves memory in every one of

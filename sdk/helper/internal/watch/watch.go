@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"sealos.io/devbox-helper/internal/msgpack"
+	"sealos.io/devbox-helper/internal/prune"
 	"sealos.io/devbox-helper/internal/root"
 	"sealos.io/devbox-helper/internal/session"
 	"sealos.io/devbox-helper/internal/sys"
@@ -28,6 +29,8 @@ type watch struct {
 	fd   int
 	file *os.File // the same descriptor, for reads with a deadline
 	walk bool
+	// leave: directories that are not looked into, and names of which nobody wants to know more than that they are there
+	leave *prune.Set
 
 	mu       sync.Mutex // after hub.track where both are held
 	top      *node
@@ -61,13 +64,13 @@ type ownState struct {
 	seq  uint64
 }
 
-func newWatch(h *Hub, r *session.Request, path string, walk bool) (*watch, error) {
+func newWatch(h *Hub, r *session.Request, path string, walk bool, leave *prune.Set) (*watch, error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
 	return &watch{
-		hub: h, r: r, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), walk: walk, top: &node{name: path, wd: -1},
+		hub: h, r: r, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), walk: walk, leave: leave, top: &node{name: path, wd: -1},
 		byWD: map[int32]*node{}, kids: map[entry]*node{}, pending: map[entry]*change{}, overflow: map[*node]bool{},
 		moves: map[uint32]moved{}, own: map[string]ownState{}, stop: make(chan struct{}), sending: make(chan struct{}, 1),
 	}, nil
@@ -82,7 +85,7 @@ func (w *watch) start() error {
 	w.attach(w.top, fd)
 	syscall.Close(fd)
 	if w.walk {
-		w.addTree(w.top, false)
+		w.addTree(w.top, nothing)
 	}
 	w.mu.Unlock()
 	return nil
@@ -273,7 +276,7 @@ func (w *watch) flush() bool {
 	rewalk := w.rewalk
 	w.rewalk = false
 	if rewalk {
-		w.addTree(w.top, false)
+		w.addTree(w.top, nothing)
 	}
 	w.mu.Unlock()
 	f := &frames{w: w, drained: drained, dirs: map[*node]bool{}}

@@ -145,6 +145,7 @@ type gate struct {
 	mu   sync.Mutex
 	cond sync.Cond
 	open int
+	busy bool // somebody is writing
 	got  bytes.Buffer
 }
 
@@ -157,6 +158,8 @@ func newGate() *gate {
 func (g *gate) Write(b []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.busy = true
+	defer func() { g.busy = false }()
 	for g.open == 0 {
 		g.cond.Wait()
 	}
@@ -205,7 +208,7 @@ func TestPriority(t *testing.T) {
 		one.Data(0, make([]byte, 60000), 0, true)
 		two.Data(0, make([]byte, 60000), 0, true)
 	}
-	time.Sleep(10 * time.Millisecond) // the writer is in its first write
+	waitFor(t, "the writer's first write", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.busy })
 	w.Send(Pong, 0, []byte{0x90})
 	g.allow(100)
 	waitFor(t, "five frames", func() bool { return len(g.frames(t)) == 5 })

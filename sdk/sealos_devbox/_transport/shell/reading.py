@@ -13,6 +13,7 @@ from sealos_devbox._protocol import shell
 from sealos_devbox._transport.shell import stream
 from sealos_devbox._transport.shell.runner import Runner, ShellOutput
 from sealos_devbox.errors import CapabilityError, file_error
+from sealos_devbox.patterns import Prune
 from sealos_devbox.types import Attributes, DirectoryRecord, FileSystemUsage, ManyRecord, Version
 
 __all__ = ["Lazy", "ShellReader"]
@@ -124,12 +125,20 @@ class ShellReader:
         prefix = len(slash) + 1 if slash else 0
         return own, [(name[prefix:], attributes) for name, attributes in entries[1:]]
 
-    async def snapshot(self, path: bytes, max_depth: int = 0) -> builtins.list[DirectoryRecord]:
+    async def snapshot(
+        self, path: bytes, max_depth: int = 0, prune: Prune | None = None
+    ) -> builtins.list[DirectoryRecord]:
         """Return the tree below path, directory by directory."""
         self._check(path)
         script = b"%s; %s" % (
             self._dialect.describe([path]),
-            self._dialect.tree(path, least=1, most=max_depth or None),
+            # What is more than a plain name is left out when it is here.
+            self._dialect.tree(
+                path,
+                least=1,
+                most=max_depth or None,
+                prune=prune.patterns.plain if prune and _applies(prune, path) else (),
+            ),
         )
         output = await self._runner.run(script, timeout=600)
         entries = self._dialect.parse(output.stdout)
@@ -144,10 +153,17 @@ class ShellReader:
         }
         directories: dict[bytes, list[tuple[bytes, Attributes]]] = {path: []}
         depths = {path: 0}
+        left_out: set[bytes] = set()
         for name, attributes in entries[1:]:
             parent, _, last = name.rpartition(b"/")
+            if parent in left_out:
+                left_out.add(name)
+                continue
             directories.setdefault(parent, []).append((last, attributes))
             if attributes.is_dir:
+                if prune and prune.matches(name):
+                    left_out.add(name)
+                    continue
                 depths[name] = depths.get(parent, 0) + 1
                 if not max_depth or depths[name] < max_depth:
                     directories.setdefault(name, [])
@@ -403,3 +419,8 @@ def _named_in(line: bytes) -> bytes:
         rest.removeprefix(b"can't open ").removeprefix(b"cannot open ").strip(b"'\xe2\x80\x98\x99")
     )
     return b"" if rest == b"." else rest.removeprefix(b"./")
+
+
+def _applies(prune: Prune, path: bytes) -> bool:
+    """Whether everything below a path is also below where patterns begin."""
+    return not prune.base or path == prune.base or path.startswith(prune.base + b"/")

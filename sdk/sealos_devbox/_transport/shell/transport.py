@@ -23,6 +23,7 @@ from sealos_devbox._transport.shell.stream import ContentStream
 from sealos_devbox._transport.shell.watch import Poll
 from sealos_devbox.batch import Batch
 from sealos_devbox.errors import CapabilityError, TransportError, file_error
+from sealos_devbox.patterns import Prune
 from sealos_devbox.types import (
     ApplyResult,
     Attributes,
@@ -155,13 +156,17 @@ class ShellTransport:
         own, entries = await self._reader.list(path, follow=follow)
         return 0, own, [entry for entry in entries if not entry[0].startswith(PRIVATE)]
 
-    def snapshot(self, path: bytes, max_depth: int = 0) -> RecordStream[DirectoryRecord]:
+    def snapshot(
+        self, path: bytes, max_depth: int = 0, *, prune: Prune | None = None
+    ) -> RecordStream[DirectoryRecord]:
         """Stream the tree below path, breadth first: all of it at once."""
-        return Lazy(lambda: self._snapshot(path, max_depth))
+        return Lazy(lambda: self._snapshot(path, max_depth, prune))
 
-    async def _snapshot(self, path: bytes, max_depth: int) -> builtins.list[DirectoryRecord]:
+    async def _snapshot(
+        self, path: bytes, max_depth: int, prune: Prune | None
+    ) -> builtins.list[DirectoryRecord]:
         records = []
-        for record in await self._reader.snapshot(path, max_depth):
+        for record in await self._reader.snapshot(path, max_depth, prune):
             if _is_private(record.path):
                 continue
             if record.entries is not None:
@@ -304,15 +309,17 @@ class ShellTransport:
         """Say that it cannot be said: changes are found by looking."""
         return 0
 
-    def watch(self, path: bytes = b"", *, walk: bool = False) -> RecordStream[Event]:
+    def watch(
+        self, path: bytes = b"", *, walk: bool = False, prune: Prune | None = None
+    ) -> RecordStream[Event]:
         """Stream events, found by looking again and again."""
-        poll = Poll(lambda: self._look(path))
+        poll = Poll(lambda: self._look(path, prune))
         self._polls.append(poll)
         return poll
 
-    async def _look(self, path: bytes) -> dict[bytes, Attributes]:
+    async def _look(self, path: bytes, prune: Prune | None) -> dict[bytes, Attributes]:
         seen = {}
-        for record in await self._snapshot(path, 0):
+        for record in await self._snapshot(path, 0, prune):
             prefix = record.path + b"/" if record.path else b""
             for name, attributes in record.entries or ():
                 seen[prefix + name] = attributes
