@@ -22,7 +22,7 @@ from tests.support.mounts import PLAIN, MountedBox
 from tests.support.waiting import wait_until
 
 LONG = os.environ.get("DEVBOX_TEST_LONG") == "1"
-COMMITS = 200 if LONG else 12
+COMMITS = 200 if LONG else 8
 PATIENCE = 1800 if LONG else 150
 
 pytestmark = [
@@ -208,9 +208,30 @@ def test_one_work_tree(account: Account, box: MountedBox) -> None:
         Side("here", box.mount / "repo", environment),
         Side("there", box.box / "repo", environment),
     ]
+    commit_in_one_tree(box, sides, COMMITS)
+
+
+def test_one_work_tree_through_two_mounts(account: Account, box: MountedBox) -> None:
+    """Three at once: two mounts, and the box itself."""
+    other = box.home / "other"
+    other.mkdir()
+    environment = begin(box, box.mount / "repo")
+    box.devboxfs("mount", box.name, other)
+    try:
+        sides = [
+            Side("one", box.mount / "repo", environment),
+            Side("other", other / "repo", environment),
+            Side("there", box.box / "repo", environment),
+        ]
+        commit_in_one_tree(box, sides, COMMITS if LONG else COMMITS // 2)
+    finally:
+        box.devboxfs("umount", other)
+
+
+def commit_in_one_tree(box: MountedBox, sides: list[Side], count: int) -> None:
 
     def work(side: Side) -> None:
-        for number in range(COMMITS):
+        for number in range(count):
             name = f"{side.name}-{number}"
             (side.where / name).write_text(f"{name}\n")
             side.until_done(partial(committed, side, name))
@@ -219,7 +240,7 @@ def test_one_work_tree(account: Account, box: MountedBox) -> None:
     examine(box, sides, ["main"])
     for side in sides:
         tracked = set(side.git("ls-tree", "--name-only", "HEAD").stdout.split())
-        assert tracked == {"first"} | {f"{s.name}-{n}" for s in sides for n in range(COMMITS)}
+        assert tracked == {"first"} | {f"{s.name}-{n}" for s in sides for n in range(count)}
 
 
 def works(side: Side, *arguments: str) -> bool:
