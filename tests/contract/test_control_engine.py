@@ -119,7 +119,7 @@ async def test_releases(devbox: AsyncDevbox) -> None:
 async def test_metrics(devbox: AsyncDevbox) -> None:
     box = await devbox.create("mybox", runtime="python")
     with web_interface():
-        found = await box.metrics(step=60)
+        found = await box.metrics(step=6.667)
         assert all(0 <= sample.cpu_percent <= 100 for sample in found.samples)
         assert all(0 <= sample.memory_percent <= 100 for sample in found.samples)
 

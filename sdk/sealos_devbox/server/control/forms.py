@@ -131,19 +131,24 @@ def check_env(env: Sequence[EnvVar]) -> None:
             raise Invalid(["env", index], "Must have either value or valueFrom")
 
 
-_DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_UNITS = (365 * 86400, 7 * 86400, 86400, 3600, 60, 1)
+_UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
+_DURATION = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in _UNITS))
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def duration(text: str) -> float:
-    """Return the seconds of a Prometheus duration, or of a plain number of seconds."""
-    try:
+    """Return the seconds of a Prometheus duration, or of a plain number of seconds.
+
+    The units of a duration descend from years to milliseconds, each a whole number: "1h30m",
+    "6667ms". VictoriaMetrics takes more than that; what is refused here may be refused there.
+    """
+    if _NUMBER.fullmatch(text):
         seconds = float(text)
-    except ValueError:
-        match = _DURATION.fullmatch(text)
-        if not match:
-            raise Invalid(["step"], "Not a duration") from None
-        seconds = sum(int(n or 0) * unit for n, unit in zip(match.groups(), _UNITS, strict=True))
+    elif match := _DURATION.fullmatch(text):
+        counts = (int(count or 0) for count in match.groups())
+        seconds = sum(n * unit for n, unit in zip(counts, _UNITS.values(), strict=True))
+    else:
+        raise Invalid(["step"], "Not a duration")
     if not 0 < seconds < 10 * 365 * 86400:
         raise Invalid(["step"], "Not a duration")
     return seconds

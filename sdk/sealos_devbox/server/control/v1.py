@@ -319,7 +319,7 @@ def _failing(*codes: int) -> dict[int, Answer]:
 MONITOR_PARAMETERS = (
     Parameter("start", {"type": "number", "minimum": 0, "maximum": 4e12}),
     Parameter("end", {"type": "number", "minimum": 0, "maximum": 4e12}),
-    Parameter("step", {"type": "string", "pattern": "^[1-9][0-9]{0,2}[smhd]$"}),
+    Parameter("step", {"type": "string", "pattern": "^[1-9][0-9]{0,2}(ms|[smhd])$"}),
 )
 
 
