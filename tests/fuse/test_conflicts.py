@@ -1,10 +1,14 @@
 """Both sides change the same before they have seen each other: nothing is overwritten blindly."""
 
+import contextlib
 import json
 import os
+import pty
+import select
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +25,7 @@ pytestmark = [
 ]
 
 
-@contextmanager
+@contextlib.contextmanager
 def apart(box: MountedBox) -> Iterator[None]:
     """Neither side hears of the other's changes meanwhile."""
     helpers = box.helpers()
@@ -93,6 +97,91 @@ def test_theirs_is_kept_or_both_are(account: Account, box: MountedBox) -> None:
     assert (box.box / "one").read_bytes() == b"line\ntheirs, longer\n"
     assert (box.box / two.name).read_bytes() == b"line\nours\n"
     assert listed(box) == []
+
+
+class Dialogue:
+    def __init__(self, terminal: int, child: subprocess.Popen[bytes]) -> None:
+        self._terminal = terminal
+        self._child = child
+
+    def expect(self, text: bytes) -> bytes:
+        """Read up to a text, and return all that came."""
+        said = b""
+        while text not in said:
+            assert select.select([self._terminal], [], [], 30)[0], said
+            said += os.read(self._terminal, 4096)
+        return said
+
+    def say(self, text: bytes) -> None:
+        os.write(self._terminal, text)
+
+    def insist(self, key: bytes) -> int:
+        """Press a key every other second until the command ends."""
+        for _ in range(15):
+            self.say(key)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._child.wait(2)
+        raise AssertionError("the command goes on")
+
+    def end(self) -> int:
+        return self._child.wait(30)
+
+
+@contextlib.contextmanager
+def asked(box: MountedBox, *arguments: str | os.PathLike[str]) -> Iterator[Dialogue]:
+    """Run a command at a terminal."""
+    ours, theirs = pty.openpty()
+    command = [*box.account.prefix(), sys.executable, "-m", "devboxfs", *arguments]
+    child = as_launcher(
+        lambda: subprocess.Popen(
+            command,
+            cwd="/",
+            env=dict(box.environment),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            # Its controlling terminal, so that keys are signals.
+            preexec_fn=lambda: os.login_tty(os.dup(theirs)),
+        )
+    )
+    os.close(theirs)
+    try:
+        yield Dialogue(ours, child)
+    finally:
+        as_launcher(child.kill)
+        child.wait()
+        os.close(ours)
+
+
+def test_the_difference_is_shown_and_what_to_keep_is_asked(
+    account: Account, box: MountedBox
+) -> None:
+    copy = both_edit(box)
+    with asked(box, "resolve", box.mount / "file") as dialogue:
+        shown = dialogue.expect(b"[both]: ")
+        assert b"-theirs, longer\r\n+ours\r\n" in shown
+        dialogue.say(b"neither\n")
+        dialogue.expect(b"[both]: ")
+        dialogue.say(b"mine\n")
+        assert dialogue.end() == 0
+    box.sync()
+    assert (box.box / "file").read_bytes() == b"line\nours\n"
+    assert not (box.box / copy.name).exists()
+    assert listed(box) == []
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["interrupt", "end of input"])
+def test_who_does_not_answer_keeps_the_conflict(
+    account: Account, box: MountedBox, key: bytes
+) -> None:
+    copy = both_edit(box)
+    with asked(box, "resolve", box.mount / "file") as dialogue:
+        dialogue.expect(b"[both]: ")
+        # A key that comes while the line editor is being set up is only seen at the next one.
+        assert dialogue.insist(key) != 0
+    assert len(listed(box)) == 1
+    assert (box.mount / "file").read_bytes() == b"line\ntheirs, longer\n"
+    assert copy.read_bytes() == b"line\nours\n"
 
 
 def test_equal_content_is_no_conflict(account: Account, box: MountedBox) -> None:

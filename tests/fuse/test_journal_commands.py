@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,50 @@ def test_a_journal_that_waits(account: Account, make_box: MakeBox) -> None:
     assert listed(box) == []
     box.start()
     assert os.listdir(box.mount) == []
+
+
+def journal_of(box: MountedBox) -> Path:
+    (found,) = (box.state / "mounts").glob("*/*/meta")
+    return found.parent
+
+
+def test_the_journal_of_a_later_version(account: Account, make_box: MakeBox) -> None:
+    box = make_box()
+    left_behind(box)
+    path = journal_of(box)
+    written = (path / "meta").read_text()
+    meta = {**json.loads(written), "format": 99}
+    as_launcher((path / "meta").write_text, json.dumps(meta))
+    segments = {one.name: one.read_bytes() for one in path.glob("segment-*")}
+    told = box.devboxfs("mount", box.name, box.mount)
+    said = told.stdout + told.stderr
+    assert f"Journal {path.name[:8]} is left as it is".encode() in said
+    assert b"format 99 is not known to this version" in said
+    assert os.listdir(box.mount) == []
+    (box.mount / "new").write_bytes(b"goes on")
+    box.umount()
+    assert {one.name: one.read_bytes() for one in path.glob("segment-*")} == segments
+    assert b"cannot be read: its format 99" in box.devboxfs("journal", "list").stdout
+    # The version that wrote it finds everything.
+    as_launcher((path / "meta").write_text, written)
+    box.start()
+    assert (box.mount / "directory" / "file").read_bytes() == b"not there yet"
+    assert (box.mount / "new").read_bytes() == b"goes on"
+
+
+def test_a_damaged_journal(account: Account, make_box: MakeBox) -> None:
+    box = make_box()
+    left_behind(box)
+    path = journal_of(box)
+    # A second segment that is nothing of the kind.
+    as_launcher((path / "segment-2").write_bytes, b"damaged " * 100)
+    told = box.devboxfs("mount", box.name, box.mount)
+    said = told.stdout + told.stderr
+    (kept,) = path.parent.glob("damaged-*")
+    assert b"Part of a journal cannot be read: segment 2 is damaged" in said
+    assert os.fsencode(kept) in said
+    assert (kept / "segment-2").read_bytes() == b"damaged " * 100
+    assert (box.mount / "directory" / "file").read_bytes() == b"not there yet"
 
 
 def test_nothing_is_listed_that_is_in_the_box(account: Account, box: MountedBox) -> None:
