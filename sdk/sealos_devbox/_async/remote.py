@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from sealos_devbox._async.cluster_boxes import ClusterBoxes
+from sealos_devbox._async.reachable import check_reachable
 from sealos_devbox._async.service import BoxDetail, BoxRecord, ControlPlane
 from sealos_devbox._transport.base import FileTransport
 from sealos_devbox._transport.ladder import BoxTarget, open_box_transport
@@ -219,6 +220,8 @@ class RemoteService:
             if credentials.kubeconfig_text is not None or settings.kubeconfig
             else NoCustomResource()
         )
+        if settings.endpoint is None and ClusterBoxes.possible(settings):
+            await check_reachable(credentials.endpoint)
         try:
             return await find_control(self._http, resource)
         except AuthenticationError as error:

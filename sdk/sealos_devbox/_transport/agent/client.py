@@ -21,7 +21,9 @@ from sealos_devbox.secret import Secret
 
 __all__ = ["AgentClient", "Completed", "RunRequest"]
 
-TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+CONNECT: Final = 4.0
+"""Seconds: the first packet and the two that repeat it, after one second and three."""
+TIMEOUT: Final = httpx.Timeout(30.0, connect=CONNECT)
 ALL: Final = 1_000_000
 """A page large enough for any directory; the default is 100 entries."""
 NO_LIMIT: Final = 365 * 24 * 3600
@@ -229,7 +231,7 @@ class AgentClient:
 
         Raises BoxFileError when it cannot be started: ENOENT also for a missing `cwd`.
         """
-        timeout = httpx.Timeout(request.timeout + 10.0, connect=10.0)
+        timeout = httpx.Timeout(request.timeout + 10.0, connect=CONNECT)
         response = await self._send(
             "POST", "/api/v1/process/exec-sync", json=request.body(), timeout=timeout
         )
@@ -253,7 +255,7 @@ class AgentClient:
             self._base + "/api/v1/process/sync-stream",
             json=request.body(),
             headers={"Accept": "text/event-stream"},
-            timeout=httpx.Timeout(QUIET, connect=10.0),
+            timeout=httpx.Timeout(QUIET, connect=CONNECT),
         )
         async with self._sent(http_request) as response:
             yield _events(response)
