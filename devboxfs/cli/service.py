@@ -184,10 +184,13 @@ class _Lines(logging.Handler):
 
 
 def complete_boxes(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Return names of boxes; what goes wrong, or takes long, comes to none."""
-    try:
-        from sealos_devbox import Devbox, Timeouts
+    """Return names of boxes; a service that fails, or takes long, comes to none.
 
+    There is no place to say so: the user is typing.
+    """
+    from sealos_devbox import Devbox, DevboxError, Timeouts
+
+    try:
         given = {
             name: context.params[name]
             for name in ("profile", "endpoint", "kubeconfig", "embedded")
@@ -196,16 +199,16 @@ def complete_boxes(context: click.Context, _: click.Parameter, incomplete: str) 
         choice = ServiceChoice(**given)
         with Devbox(choice.config(timeouts=Timeouts(1.0, 2.0, 2.0, 2.0))) as devbox:
             return [box.name for box in devbox.list() if box.name.startswith(incomplete)]
-    except Exception:  # noqa: BLE001 - there is no place to say so: the user is typing
+    except (DevboxError, OSError, ValueError):
         return []
 
 
 def complete_profiles(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """Return names of profiles."""
-    try:
-        from sealos_devbox import config_file, read_profiles
+    """Return names of profiles; a file that cannot be read has none."""
+    from sealos_devbox import DevboxError, config_file, read_profiles
 
+    try:
         names = read_profiles(config_file()).profiles
-    except Exception:  # noqa: BLE001 - as above
+    except (DevboxError, OSError, ValueError):
         return []
     return [name for name in names if name.startswith(incomplete)]
