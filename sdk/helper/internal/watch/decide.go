@@ -14,7 +14,11 @@ type frames struct {
 	done    [][]byte
 	buf     []byte
 	count   int
-	dirs    map[*node]bool // those of which entries came or went: their times, sizes and link counts changed
+	dirs    map[*node]int // those of which entries came or went: their times, sizes and link counts changed; looks so far
+
+	pending map[entry]*change   // what is decided now
+	by      map[*change]*change // who tells of a change because it is what his old name was
+	late    map[entry]bool      // what was put off
 }
 
 // headRoom is what the head of the array takes at most.
@@ -41,27 +45,58 @@ func (f *frames) decide(c *change) {
 }
 
 // decideAll decides every change once, in the order in which they came up; one that another one's rename tells of is
-// decided with that. Renames may form a ring (a swap by way of a third name): there any of them is the first.
+// decided with that, and what is above it first. Renames may form a ring (a swap by way of a third name): there any of
+// them is the first.
 func (f *frames) decideAll(order []*change) {
-	by := map[*change]*change{}
 	for _, c := range order {
 		if c.old != nil {
-			by[c.old] = c
+			f.by[c.old] = c
 		}
 	}
 	for _, c := range order {
-		first := c
-		for next := by[first]; next != nil && next != c && !next.done; next = by[first] {
-			first = next
-		}
-		f.decide(first)
-		f.decide(c)
+		f.decideFirst(c)
 	}
+}
+
+func (f *frames) decideFirst(c *change) {
+	first := c
+	for next := f.by[first]; next != nil && next != c && !next.done; next = f.by[first] {
+		first = next
+	}
+	f.decide(first)
+	f.decide(c)
+}
+
+// above decides what is pending for a directory and those above it: an event that bears the new name of a directory says
+// nothing to a client that has not been told of the rename. False: that was put off.
+func (f *frames) above(dir *node) bool {
+	if dir == nil {
+		return true
+	}
+	f.w.mu.Lock()
+	var names []entry
+	for n := dir; n.parent != nil; n = n.parent {
+		names = append(names, entry{n.parent, n.name})
+	}
+	f.w.mu.Unlock()
+	for i := len(names) - 1; i >= 0; i-- {
+		if c := f.pending[names[i]]; c != nil && !c.done {
+			f.decideFirst(c)
+		}
+		if f.late[names[i]] {
+			return false
+		}
+	}
+	return true
 }
 
 // decideOne reports whether the event of the old name was appended with it.
 func (f *frames) decideOne(c *change) bool {
 	h := f.w.hub
+	told := f.above(c.dir)
+	if c.from != nil {
+		told = f.above(c.from.dir) && told
+	}
 	f.w.mu.Lock()
 	path := c.path()
 	from := ""
@@ -70,6 +105,10 @@ func (f *frames) decideOne(c *change) bool {
 	}
 	gone := c.dir.gone
 	f.w.mu.Unlock()
+	if !told && !gone && c.retries < maxRetries {
+		f.putOff(c)
+		return false
+	}
 	h.track.Lock()
 	defer h.track.Unlock()
 	now := f.look(path)
@@ -77,8 +116,9 @@ func (f *frames) decideOne(c *change) bool {
 	if isOwn && own.ours(now) {
 		return false
 	}
-	if now == nil && !gone && c.retries < maxRetries && f.w.queued() {
-		// The directory may have another name by now, of which the event is in the queue. Saying "gone" would lose it.
+	if now == nil && !gone && c.retries < maxRetries && (c.there || f.w.queued()) {
+		// The directory may have another name by now, of which the event is in the queue or about to come: inotify is told
+		// when the rename is done already. Saying "gone" would lose it.
 		f.putOff(c)
 		return false
 	}
@@ -106,13 +146,14 @@ const entryChange = syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MOVED_FRO
 // entered notes that the directory itself has changed with an entry: inotify does not say so.
 func (f *frames) entered(dir *node, mask uint32) {
 	if mask&entryChange != 0 {
-		f.dirs[dir] = true
+		f.dirs[dir] = 0
 	}
 }
 
 // directories tells of those what they are now, once each, without any bit of inotify.
 func (f *frames) directories() {
-	for n := range f.dirs {
+	for n, looks := range f.dirs {
+		told := f.above(n)
 		f.w.mu.Lock()
 		path, gone := n.path(), n.gone
 		f.w.mu.Unlock()
@@ -120,17 +161,29 @@ func (f *frames) directories() {
 			continue
 		}
 		f.w.hub.track.Lock()
-		if now := f.look(path); now != nil && now.IsDir() {
+		now := f.look(path)
+		if told && now != nil && now.IsDir() {
 			f.event(path, 0, now, "", false)
 		}
 		f.w.hub.track.Unlock()
+		if (now == nil || !told) && looks < maxRetries { // it has another name by now
+			f.w.mu.Lock()
+			f.w.dirs[n] = looks + 1
+			f.w.mu.Unlock()
+			f.drained = false
+		}
 	}
 }
 
 func (f *frames) putOff(c *change) {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
+	f.late[c.entry] = true
+	known := f.w.pending[c.entry] != nil // what came later knows better whether it is there
 	again := f.w.pend(c.entry, c.mask)
+	if !known {
+		again.there = c.there
+	}
 	if again.from == nil {
 		again.from = c.from
 	}

@@ -12,6 +12,7 @@ type change struct {
 	from    *entry
 	old     *change // what is pending for from: decided together with this one
 	done    bool
+	there   bool // the last thing heard of it was not that it went
 	retries int
 }
 
@@ -42,7 +43,7 @@ func (w *watch) pend(e entry, mask uint32) *change {
 
 // overflowed: events were lost. The client lists the tree again, and by that also adds what is not watched yet.
 func (w *watch) overflowed() {
-	w.pending, w.order = map[entry]*change{}, nil
+	w.pending, w.order, w.dirs = map[entry]*change{}, nil, map[*node]int{}
 	w.overflow[w.top] = true
 	w.rewalk = w.walk
 }
@@ -89,6 +90,7 @@ func (w *watch) handle(wd int32, mask, cookie uint32, name string) {
 		return
 	}
 	c := w.pend(e, mask)
+	c.there = mask&(syscall.IN_DELETE|syscall.IN_MOVED_FROM) == 0
 	directory := mask&syscall.IN_ISDIR != 0
 	switch {
 	case mask&syscall.IN_MOVED_FROM != 0:

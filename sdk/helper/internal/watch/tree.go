@@ -160,7 +160,7 @@ func (w *watch) addTree(n *node, tell report) {
 			return nil
 		}
 		if tellThese {
-			w.pend(entry{n, string(name)}, syscall.IN_CREATE)
+			w.pend(entry{n, string(name)}, syscall.IN_CREATE).there = true
 		}
 		if (kind == sys.DTDir || kind == sys.DTUnknown) && !w.leave.Prunes(path, string(name)) {
 			below = append(below, string(name))

@@ -38,6 +38,7 @@ type watch struct {
 	kids     map[entry]*node
 	pending  map[entry]*change
 	order    []*change
+	dirs     map[*node]int // those that could not be looked at, and how often
 	overflow map[*node]bool
 	moves    map[uint32]moved
 	rewalk   bool
@@ -71,8 +72,9 @@ func newWatch(h *Hub, r *session.Request, path string, walk bool, leave *prune.S
 	}
 	return &watch{
 		hub: h, r: r, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), walk: walk, leave: leave, top: &node{name: path, wd: -1},
-		byWD: map[int32]*node{}, kids: map[entry]*node{}, pending: map[entry]*change{}, overflow: map[*node]bool{},
-		moves: map[uint32]moved{}, own: map[string]ownState{}, stop: make(chan struct{}), sending: make(chan struct{}, 1),
+		byWD: map[int32]*node{}, kids: map[entry]*node{}, pending: map[entry]*change{}, dirs: map[*node]int{},
+		overflow: map[*node]bool{}, moves: map[uint32]moved{}, own: map[string]ownState{},
+		stop: make(chan struct{}), sending: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -163,7 +165,7 @@ func (w *watch) serve() error {
 			last = now
 		}
 		asked := w.drains
-		waiting := len(w.order) > 0 || len(w.overflow) > 0 || w.lost
+		waiting := len(w.order) > 0 || len(w.dirs) > 0 || len(w.overflow) > 0 || w.lost
 		w.mu.Unlock()
 		if len(asked) > 0 && w.queued() {
 			continue
@@ -184,7 +186,7 @@ func (w *watch) serve() error {
 		if blocked = !w.flush(); !blocked {
 			first = time.Time{}
 			w.mu.Lock()
-			putOff := len(w.order) > 0
+			putOff := len(w.order) > 0 || len(w.dirs) > 0
 			w.mu.Unlock()
 			if putOff {
 				first, last = now, now
@@ -271,15 +273,17 @@ func (w *watch) flush() bool {
 	if drained {
 		w.movedAway()
 	}
-	order, overflow, lost := w.order, w.overflow, w.lost
-	w.pending, w.order, w.overflow, w.lost = map[entry]*change{}, nil, map[*node]bool{}, false
+	pending, order, dirs, overflow, lost := w.pending, w.order, w.dirs, w.overflow, w.lost
+	w.pending, w.order, w.dirs, w.overflow, w.lost = map[entry]*change{}, nil, map[*node]int{}, map[*node]bool{}, false
 	rewalk := w.rewalk
 	w.rewalk = false
 	if rewalk {
 		w.addTree(w.top, nothing)
 	}
 	w.mu.Unlock()
-	f := &frames{w: w, drained: drained, dirs: map[*node]bool{}}
+	f := &frames{
+		w: w, drained: drained, dirs: dirs, pending: pending, by: map[*change]*change{}, late: map[entry]bool{},
+	}
 	for n := range overflow {
 		f.overflow(n, syscall.IN_Q_OVERFLOW)
 	}
