@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from sealos_devbox.types import Attributes, Version
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from devboxfs.core.extents import ExtentMap
     from devboxfs.core.git_paths import LockKind
 
-__all__ = ["Directory", "FileContent", "Lock", "Node"]
+__all__ = ["Directory", "Doubt", "FileContent", "Lock", "Node"]
+
+
+class Doubt(IntEnum):
+    """Why what is shown of an object may not be what the box has."""
+
+    NONE = 0
+    TOUCHED = 1
+    """A change of ours of another name of it has moved its ctime, which no outcome told."""
+    REFUSED = 2
+    """The box has refused a change of it."""
 
 
 class FileContent:
@@ -60,7 +71,7 @@ class Node:
         "box",
         "content",
         "ctime_ns",
-        "doubtful",
+        "doubt",
         "error",
         "error_count",
         "gid",
@@ -114,8 +125,8 @@ class Node:
         """Values that were set (None: removed) or fetched."""
         self.lock: Lock | None = None
         """Set while it is a lock that was made here."""
-        self.doubtful = False
-        """An operation failed: what is shown may not be what the box has; the next look decides."""
+        self.doubt = Doubt.NONE
+        """What is shown may not be what the box has; the next look decides."""
         self.error = 0
         """errno of the last failed flush of this object."""
         self.error_count = 0

@@ -348,6 +348,11 @@ class Echo(Watchers):
             held.lookups -= 1
             self.drop(held)
 
+    def show(self) -> None:
+        """Have the kernel forget the names of every change now, before it is repeated."""
+        for token in list(self._all.values()):
+            self._invalidate_names(token)
+
     def _expire(self) -> None:
         now = trio.current_time()
         for token in list(self._all.values()):

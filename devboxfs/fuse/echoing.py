@@ -87,6 +87,7 @@ class EchoingOperations(LocalOperations):
             raise _refused()
         self._echo.repeated(token)
         entry = self._entry(node)
+        entry.attr_timeout = 0  # see setattr
         if self._echo.volatile(parent, name):
             entry.entry_timeout = 0
         return entry
@@ -202,7 +203,11 @@ class EchoingOperations(LocalOperations):
         # A file that was created is written to next, as far as watchers can see.
         if fields.update_size or not (self._empty or self._echo.expects("set", int(inode))):
             raise _refused()
-        return entry_attributes(self._fs.node(inode), self._owners)
+        entry = entry_attributes(self._fs.node(inode), self._owners)
+        # Here, unlike after getattr, the kernel takes over what it is told even if it was asked to
+        # forget it before the caller got to run: the next change may have come by then.
+        entry.attr_timeout = 0
+        return entry
 
     @handler
     async def setxattr(

@@ -72,7 +72,11 @@ class Notifier:
         self._wanted.set()
 
     async def delivered(self) -> None:
-        """Wait until the kernel was told of everything that is queued now."""
+        """Wait until the kernel was told of everything that has changed until now.
+
+        Names whose change is still to be repeated for watchers, too.
+        """
+        self.echo.show()
         wanted = self._queued
         while self._delivered < wanted:
             await self._delivery.wait()

@@ -39,6 +39,9 @@ from devboxfs.vfs.presentation import Presentation
 
 __all__ = ["DevboxOperations"]
 
+CHANGED_SECONDS = 1.0
+"""How long the kernel may keep the attributes that a change of them was answered with."""
+
 
 @dataclass(slots=True)
 class _OpenDirectory:
@@ -76,6 +79,15 @@ class DevboxOperations(pyfuse3.Operations):
     def _attributes(self, node: Node) -> EntryAttributes:
         cacheable = may_be_cached(node.parent, node.name)
         return entry_attributes(node, self._owners, cacheable=cacheable)
+
+    def _changed(self, entry: EntryAttributes) -> EntryAttributes:
+        """Reply to a change of an object that is known.
+
+        The kernel takes this over even if it was told to forget the attributes after the reply and
+        before the caller went on. It shall not keep for long what may be too old.
+        """
+        entry.attr_timeout = min(entry.attr_timeout, CHANGED_SECONDS)
+        return entry
 
     @handler
     async def lookup(
@@ -152,7 +164,7 @@ class DevboxOperations(pyfuse3.Operations):
         """See pyfuse3.Operations."""
         node = self._fs.node(inode)
         await self._fs.namespace.link(node, self._fs.directory(new_parent_inode), new_name)
-        return self._entry(node)
+        return self._changed(self._entry(node))
 
     @handler
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -219,7 +231,7 @@ class DevboxOperations(pyfuse3.Operations):
         size = attr.st_size if fields.update_size else None
         file = self._files.get(fh) if fh is not None else None
         await self._fs.setattr(node, change, size, file, self._caller(ctx))
-        return self._attributes(node)
+        return self._changed(self._attributes(node))
 
     @handler
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:

@@ -18,7 +18,7 @@ from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.namespace import oserror
 from devboxfs.vfs.pending import Pending
-from sealos_devbox import BoxFileError, DevboxError, FileSystemUsage
+from sealos_devbox import BoxFileError, DevboxError, FileSystemUsage, FileTransport
 
 __all__ = ["AttributeChange", "Metadata"]
 
@@ -218,7 +218,7 @@ class Metadata:
         value = None
         try:
             with self._deadline():
-                transport = await self.link.wait_transport()
+                transport = await self._transport_for(node)
                 value = await transport.getxattr(node.path(), name)
         except BoxFileError as exc:
             if exc.errno != errno.ENODATA:
@@ -235,7 +235,7 @@ class Metadata:
         names: set[bytes] = set()
         if node.box is not None and (node.parent is not None or node.ino == 1):
             with self._deadline():
-                transport = await self.link.wait_transport()
+                transport = await self._transport_for(node)
                 names = set(await transport.listxattr(node.path()))
         for name, value in (node.xattrs or {}).items():
             if value is None:
@@ -330,6 +330,13 @@ class Metadata:
             self._usage_wanted = trio.Event()
             fetched, self._usage_fetched = self._usage_fetched, trio.Event()
             fetched.set()
+
+    async def _transport_for(self, node: Node) -> FileTransport:
+        """Return the transport once the box has the object under the name that is shown."""
+        if node.pending:
+            await self.pending.settle(node)
+        await self.pending.wait_moves()
+        return await self.link.wait_transport()
 
     def _deadline(self) -> AbstractContextManager[trio.CancelScope]:
         """Raise trio.TooSlowError at the link's deadline."""

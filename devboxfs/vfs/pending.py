@@ -12,7 +12,7 @@ from errno import EIO
 import msgspec
 import trio
 
-from devboxfs.core.node import Directory, Node
+from devboxfs.core.node import Directory, Doubt, Node
 from devboxfs.core.ops import ANY_CTIME, Operation
 from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.content_cache import ContentCache, ContentKey
@@ -62,6 +62,7 @@ class Pending:
         self._moves = 0
         self._no_moves = trio.Event()
         self._no_moves.set()
+        table.touched = self._carry_content
 
     # -- before the outcome ------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Pending:
         if node.pending or node.box is None:
             return None
         version = node.box.version
-        if node.doubtful:
+        if node.doubt:
             # An operation on another name of it has changed its ctime, which no outcome told.
             return msgspec.structs.replace(version, ctime_ns=ANY_CTIME)
         return version
@@ -123,6 +124,16 @@ class Pending:
         Paths below it differ between here and the box.
         """
         return self._moves > 0
+
+    def moved(self) -> list[Directory]:
+        """Return the directories of which a rename is unsettled."""
+        return [
+            node
+            for held in self._held.values()
+            if held.move
+            for node in held.nodes
+            if isinstance(node, Directory)
+        ]
 
     async def wait_moves(self) -> None:
         """Wait until no directory's rename is unsettled."""
@@ -179,7 +190,7 @@ class Pending:
                 if node.parent is not None and node.oid and node.oid not in batch.objects:
                     # The other side of an exchange, or what is left of several names: its state
                     # in the box is not among the outcomes.
-                    node.doubtful = True
+                    node.doubt = max(node.doubt, Doubt.TOUCHED)
                     self.table.rescan(node.parent)
                 if node.box is not None:
                     node.content = None
@@ -211,13 +222,13 @@ class Pending:
         kept = self._kept.pop(node.oid, None)
         if kept is not None:
             self.table.name_settled(*kept, batch.event)
-            node.doubtful = False
+            node.doubt = Doubt.NONE
         if attr is None:
             if node.parent is None:
                 node.box = None
             else:
                 # It has other names, and was changed by losing one.
-                node.doubtful = True
+                node.doubt = max(node.doubt, Doubt.TOUCHED)
                 self.table.rescan(node.parent)
             return
         content = node.content
@@ -256,7 +267,7 @@ class Pending:
         if node is None:
             return
         _note_error(node, error)
-        node.doubtful = True
+        node.doubt = Doubt.REFUSED
         for directory, _name in node.names():
             self.table.rescan(directory)
 
@@ -274,7 +285,7 @@ class Pending:
         node = table.by_oid.get(report.oid)
         if node is not None:
             _note_error(node, EIO)
-            node.doubtful = True
+            node.doubt = Doubt.REFUSED
         if not isinstance(parent, Directory):
             return
         if report.copy_oid:

@@ -339,8 +339,11 @@ class Remote:
             if origin is not None and not self._moved(origin, directory, name, event):
                 self._gone(origin, event.number)
                 origin = None
-            if origin is None and isinstance(directory, Directory):
-                table.remote_name(directory, name, event.attr, event.number)
+            if origin is None:
+                if isinstance(directory, Directory):
+                    table.remote_name(directory, name, event.attr, event.number)
+                elif self.pending.moving:
+                    self._rescan_moved()
         table.watchers.mask = None
 
     def _moved(self, origin: bytes, target: Node | None, name: bytes, event: Event) -> bool:
@@ -377,6 +380,14 @@ class Remote:
             waiting.extend(
                 child for child in directory.children.values() if isinstance(child, Directory)
             )
+
+    def _rescan_moved(self) -> None:
+        """News of a path that may be the box's of a directory that we have renamed meanwhile.
+
+        Listings wait until renames of directories are settled.
+        """
+        for directory in self.pending.moved():
+            self.rescan_all(directory)
 
     @property
     def degraded(self) -> bool:

@@ -10,13 +10,13 @@ queues (fuse/notify.py): the table changes first, always.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from devboxfs.core.event_log import OWN, EventLog
 from devboxfs.core.git_tree import replaces_files
-from devboxfs.core.node import Directory, Node
-from sealos_devbox import Attributes
+from devboxfs.core.node import Directory, Doubt, Node
+from sealos_devbox import Attributes, Version
 
 __all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table", "Watchers"]
 
@@ -98,6 +98,8 @@ class Table:
         """Whether an object of the box is not shown (vfs/visibility.py); None: none is hidden."""
         self.moved: Callable[[bytes, bytes], None] = lambda _old, _new: None
         """Hears of every directory that has got another path, and which."""
+        self.touched: Callable[[Version, Version], None] = lambda _old, _new: None
+        """Hears of objects that have another version in the box, and the same content."""
         self._by_box_ino: dict[int, Node] = {}
         """Objects shown under another number than the box's: to know further names of them."""
 
@@ -109,10 +111,9 @@ class Table:
         A known one for another name of it, else a new one.
         """
         is_dir = stat.S_ISDIR(attr.mode)
-        if not is_dir and attr.nlink > 1:
-            known = self._by_box_ino.get(attr.ino) or self.nodes.get(attr.ino)
-            if known is not None and known.parent is not None and _same_object(known, attr):
-                return known
+        known = self._linked(attr)
+        if known is not None:
+            return known
         shown = self.numbers.shown(attr)
         ino = shown[0] if shown is not None else attr.ino
         if ino in self.nodes or ino <= ROOT_INO or (shown is None and ino >= PRIVATE_INO):
@@ -175,6 +176,31 @@ class Table:
             self.nodes.pop(node.ino, None)
             if node.box is not None and self._by_box_ino.get(node.box.ino) is node:
                 del self._by_box_ino[node.box.ino]
+
+    def _linked(self, attr: Attributes) -> Node | None:
+        """Return the node of an object with several names, if one of them is known."""
+        return next(self._having(attr), None)
+
+    def _having(self, attr: Attributes) -> Iterator[Node]:
+        """Find the nodes of an object with several names."""
+        if attr.nlink > 1 and not stat.S_ISDIR(attr.mode):
+            for known in (self._by_box_ino.get(attr.ino), self.nodes.get(attr.ino)):
+                if known is not None and known.parent is not None and _same_object(known, attr):
+                    yield known
+
+    def _unite(self, child: Node, attr: Attributes) -> None:
+        """Make one node of two that have turned out to be one object.
+
+        A name may be told of in the moment in which it is the only one.
+        """
+        for known in list(self._having(attr)):
+            if known is child or known.pending or child.pending:
+                continue
+            keep, leave = (known, child) if known.opens and not child.opens else (child, known)
+            for directory, name in leave.names():
+                self.detach(directory, name)
+                self.attach(directory, name, keep)
+                self.kernel.entry(directory, name)
 
     def box_state(self, node: Node, attr: Attributes) -> None:
         """An outcome of ours says what the box has now of an object; what is shown stays."""
@@ -265,21 +291,30 @@ class Table:
         old = node.box
         if (
             old is not None
-            and not node.doubtful
+            and not node.doubt
             and old.mode == attr.mode
+            and (node.is_dir or node.nlink == attr.nlink)
             and old.version.matches(attr.version)
         ):
             if old.sha256 is None:
                 node.box = attr  # else keep the digest: the content cache knows the version with it
             return
         node.box = attr
-        doubtful, node.doubtful = node.doubtful, False
+        doubt, node.doubt = node.doubt, Doubt.NONE
+        if doubt is Doubt.TOUCHED and old is not None and _agrees(node, old, attr):
+            # What is shown stays, and what is cached stays good.
+            if node.nlink != attr.nlink and not node.is_dir:
+                node.nlink = attr.nlink
+                self.kernel.inode(node, content=False)
+            self.numbers.record(attr, node.ino, node.ctime_ns)
+            self.touched(old.version, attr.version)
+            return
         if isinstance(node, Directory):
             # Entries' changes of our own move the times in the box; what is shown stays while the
             # rest agrees.
             shown = (node.mode, node.uid, node.gid, node.mtime_ns)
             same = shown == (attr.mode, attr.uid, attr.gid, attr.mtime_ns)
-            if (same or node.pending_names is not None) and not doubtful:
+            if (same or node.pending_names is not None) and not doubt:
                 return
             nlink = node.nlink
             node.show(attr)
@@ -289,12 +324,12 @@ class Table:
             self.watchers.changed(node, content=False)
             return
         changed = (
-            doubtful
+            bool(doubt)
             or old is None
             or (old.size, old.mtime_ns, old.sha256) != (attr.size, attr.mtime_ns, attr.sha256)
         )
         # What a doubtful one turns out to be may be what our own change has made of it.
-        news = not doubtful or (node.size, node.mtime_ns) != (attr.size, attr.mtime_ns)
+        news = not doubt or (node.size, node.mtime_ns) != (attr.size, attr.mtime_ns)
         accessed = node.atime_ns
         node.show(attr)
         if not news:
@@ -320,6 +355,8 @@ class Table:
             # A listing under way will be too old for the name: it must be here already.
             if name in directory.children or directory.complete or self.log.under_way:
                 self._put_remote(directory, name, attr, event)
+            elif (known := self._linked(attr)) is not None:
+                self.update(known, attr, event)
         elif (child := directory.children.get(name)) is not None:
             if child.pending:
                 # What we changed of it is still to meet the box's change: that may be a conflict.
@@ -387,7 +424,10 @@ class Table:
             node.nlink = 0
             self.kernel.inode(node, content=False)
         else:
+            # What was told of its other names meanwhile may count this one or not: a look decides.
             node.nlink = max(1, node.nlink - 1)
+            self.kernel.inode(node, content=False)
+            self.rescan(node.parent)
 
     def _put_remote(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> None:
         child = directory.children.get(name)
@@ -395,6 +435,7 @@ class Table:
             _same_object(child, attr) and (child.pending or not self._took_number(child, attr))
         ):
             self.update(child, attr, event)
+            self._unite(child, attr)
             return
         if child is not None:
             if child.pending:
@@ -488,6 +529,13 @@ class Table:
 
 def _kind(node: Node) -> int:
     return stat.S_IFMT(node.mode)
+
+
+def _agrees(node: Node, old: Attributes, new: Attributes) -> bool:
+    """Whether the box has what is shown of an object, in everything but ctime and link count."""
+    if old.ino != new.ino or (node.mode, node.uid, node.gid) != (new.mode, new.uid, new.gid):
+        return False
+    return node.mtime_ns == new.mtime_ns and (node.is_dir or node.size == new.size)
 
 
 def _same_object(node: Node, attr: Attributes) -> bool:

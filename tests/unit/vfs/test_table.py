@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from devboxfs.core.node import Directory, Node
+from devboxfs.core.node import Directory, Doubt, Node
 from devboxfs.vfs.table import ROOT_INO, Table
 from sealos_devbox import Attributes
 
@@ -350,9 +350,72 @@ def test_a_look_at_what_is_in_doubt_does_not_move_the_time_of_access(table: Tabl
     listing(table, table.root, {b"f": attributes(10, size=3, time=5)})
     node = table.root.children[b"f"]
     node.atime_ns = 77
-    node.doubtful = True
+    node.doubt = Doubt.REFUSED
     table.remote_name(table.root, b"f", replace_attributes(node.box, ctime_ns=9), 3)
-    assert (node.doubtful, node.atime_ns, node.ctime_ns) == (False, 77, 9)
-    node.doubtful = True
+    assert (node.doubt, node.atime_ns, node.ctime_ns) == (Doubt.NONE, 77, 9)
+    node.doubt = Doubt.REFUSED
     table.remote_name(table.root, b"f", attributes(10, size=4, time=11), 4)
     assert (node.size, node.atime_ns) == (4, 11)
+
+
+def test_a_ctime_that_our_own_change_of_another_name_moved_is_not_shown(
+    table: Table, told: Told
+) -> None:
+    """The box's answer to unlink does not tell what the object's other names have now."""
+    both = attributes(10, size=3, time=5, nlink=2)
+    listing(table, table.root, {b"a": both, b"b": both})
+    carried: list[tuple[int, int]] = []
+    table.touched = lambda old, new: carried.append((old.ctime_ns, new.ctime_ns))
+    node = table.root.children[b"a"]
+    table.detach(table.root, b"b")
+    node.nlink, node.ctime_ns, node.doubt = 1, 7, Doubt.TOUCHED
+    found = replace_attributes(both, ctime_ns=9, nlink=1)
+    table.remote_name(table.root, b"a", found, 3)
+    assert (node.doubt, node.ctime_ns, node.box) == (Doubt.NONE, 7, found)
+    assert carried == [(5, 9)]
+    assert not told.inodes  # nothing of it is news
+    assert table.numbers.recorded[-1] == (10, 10, 7)  # nor after the next mount
+
+
+def test_in_doubt_another_mtime_is_somebody_elses_change(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10, size=3, time=5)})
+    node = table.root.children[b"a"]
+    node.doubt = Doubt.TOUCHED
+    table.remote_name(table.root, b"a", attributes(10, size=3, time=9), 3)
+    assert (node.mtime_ns, node.ctime_ns) == (9, 9)
+
+
+def test_a_removed_name_of_several_has_the_others_looked_at(table: Table, told: Told) -> None:
+    """Whether what was told of them counts the removed one is not known."""
+    both = attributes(10, nlink=2)
+    listing(table, table.root, {b"a": both, b"b": both})
+    wanted: list[Directory] = []
+    table.rescan = wanted.append
+    after = attributes(10, nlink=2, time=2)  # of a and c: b had gone already
+    table.remote_name(table.root, b"a", after, 1)
+    table.remote_name(table.root, b"b", None, 2)
+    assert wanted == [table.root]
+    assert (10, False) in told.inodes
+    listing(table, table.root, {b"a": after}, event=3)
+    assert table.root.children[b"a"].nlink == 2
+
+
+def test_a_further_name_that_is_not_shown_is_counted(table: Table) -> None:
+    listing(table, table.root, {b"a": attributes(10), b"d": attributes(11, mode=DIRECTORY)})
+    unknown = table.root.children[b"d"]
+    assert isinstance(unknown, Directory)
+    table.remote_name(unknown, b"b", attributes(10, nlink=2, time=2), 1)
+    assert table.root.children[b"a"].nlink == 2
+
+
+@pytest.mark.parametrize("last", [b"a", b"b"])
+def test_two_nodes_that_turn_out_to_be_one_object_become_one(table: Table, last: bytes) -> None:
+    """`b` was told of in the moment in which it was the only name."""
+    listing(table, table.root, {b"a": attributes(10)})
+    table.remote_name(table.root, b"b", attributes(10, time=2), 1)
+    assert table.root.children[b"a"] is not table.root.children[b"b"]
+    table.remote_name(table.root, last, attributes(10, nlink=2, time=3), 2)
+    node = table.root.children[b"a"]
+    assert table.root.children[b"b"] is node
+    assert {name for _, name in node.names()} == {b"a", b"b"}
+    assert node.nlink == 2
