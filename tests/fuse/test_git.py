@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.accounts import Account
 from tests.support.commands import run
-from tests.support.mounts import MountedBox
+from tests.support.mounts import PLAIN, MountedBox
 from tests.support.trees import fill, text
 from tests.support.waiting import wait_until
 
@@ -128,3 +128,43 @@ def test_git_status_after_a_remount_does_not_read_the_files_again(
 def _identity(path: Path) -> tuple[int, ...]:
     info = path.lstat()
     return info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_uid, info.st_mode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PLAIN, reason="a plain directory has no other side")
+def test_what_both_sides_hash_of_one_work_tree(account: Account, box: MountedBox) -> None:
+    """Numbers and times of what was made here are others in the box; `minimal` looks at neither."""
+    files = 30
+    here, there = box.mount / "repository", box.box / "repository"
+    hashed = box.scratch / "hashed"
+    hashed.touch()
+    git(box, box.mount, "init", "-q", here)
+    # git has a filter take whatever it hashes.
+    git(box, here, "config", "filter.count.clean", f"sh -c 'echo x >>{hashed}; cat'")
+    (here / ".gitattributes").write_text("*.txt filter=count\n")
+    for number in range(files):
+        path = here / f"{number}.txt"
+        path.write_text(f"{number}\n")
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # or it is too young to be believed
+    git(box, here, "add", "-A")
+    git(box, here, "commit", "-q", "-m", "from the mount")
+
+    def count(side: Path) -> int:
+        box.sync()
+        index = (there / ".git" / "index").read_bytes
+        wait_until(lambda: (here / ".git" / "index").read_bytes() == index(), what="one index")
+        before = hashed.stat().st_size
+        assert git(box, side, "status", "--porcelain") == ""
+        return (hashed.stat().st_size - before) // 2
+
+    assert [count(side) for side in (here, there, there, here, here)] == [0, files, 0, files, 0]
+    git(box, there, "config", "core.checkStat", "minimal")
+    wait_until(lambda: "minimal" in (here / ".git/config").read_text(), what="the configuration")
+    assert [count(side) for side in (there, here, there, here)] == [0, 0, 0, 0]
+
+    (there / "7.txt").write_text("changed\n")
+    os.utime(there / "7.txt", (1_700_000_007, 1_700_000_007))
+    box.sync()  # the last `git status` here has given its lock up
+    git(box, there, "commit", "-q", "-a", "-m", "from the box")
+    wait_until(lambda: (here / "7.txt").read_text() == "changed\n", what="the box's change")
+    assert [count(side) for side in (here, there)] == [0, 0]
