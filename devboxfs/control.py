@@ -11,7 +11,7 @@ The operations and what their answers hold (sizes in bytes, ages in seconds):
 ``hello``
     Answered here: `pid`, `mountpoint`, `name`, `serving` (false while it starts), `uptime`.
 ``status``
-    See `MountStatus` in mount.py.
+    See `MountStatus` in mount/status.py.
 ``sync``
     Ends when all that was pending is fsynced in the box, or with an error.
     Progress: `operations`, `bytes` that are left.
@@ -64,7 +64,7 @@ MAX_REQUEST: Final = 64 << 10
 
 
 class ControlServer:
-    """The daemon's end. Made before the mount; `serve` in mount.py registers its operations."""
+    """The daemon's end. Made before the mount; the mount registers its operations."""
 
     def __init__(
         self, config: MountConfig, announce: Callable[[str, bool], None] | None = None

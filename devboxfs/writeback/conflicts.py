@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from devboxfs.core.extents import ExtentMap
-from devboxfs.core.plan import UNKNOWN_SIZE
+from devboxfs.core.planned import UNKNOWN_SIZE
 from devboxfs.writeback.contents import store_image
 
 __all__ = ["ConflictStore", "conflict_name", "is_conflict_name"]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 import trio
 
 from devboxfs.core.ops import Kind
-from devboxfs.core.plan import Left
+from devboxfs.core.planned import Left
 from devboxfs.writeback import faults
 from devboxfs.writeback.attachment import Attachment
 from devboxfs.writeback.cutting import Cutter

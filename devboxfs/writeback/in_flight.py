@@ -10,7 +10,7 @@ import msgspec
 from devboxfs.core import records
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Blob, Operation
-from devboxfs.core.plan import Left, Owner, Plan
+from devboxfs.core.planned import Left, Owner, Plan
 from devboxfs.core.records import BatchRecord, BlobId, RelocationRecord
 from devboxfs.writeback.contents import ImageContent, image_from_record, image_to_record
 from sealos_devbox import ApplyResult, Batch, ContentMember

@@ -24,7 +24,8 @@ import msgspec
 from devboxfs.core import records
 from devboxfs.core.deferral import Blocked, bypassing, stuck
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.core.plan import Left, plan
+from devboxfs.core.plan import plan
+from devboxfs.core.planned import Left
 from devboxfs.core.records import LeftRecord, RelocationRecord, ResultRecord
 from devboxfs.core.relocation import redirect
 from devboxfs.writeback.in_flight import InFlight, Result, record_of

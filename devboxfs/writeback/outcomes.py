@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from devboxfs.core.deferral import Blocked
 from devboxfs.core.extents import BasePiece, ExtentMap
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.core.plan import Left, Owner
+from devboxfs.core.planned import Left, Owner
 from devboxfs.core.records import RelocationRecord
 from devboxfs.writeback.conflicts import conflict_name, is_conflict_name
 from devboxfs.writeback.in_flight import InFlight, Result

@@ -8,7 +8,7 @@ import msgspec
 
 from devboxfs.core import records
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.core.plan import Left
+from devboxfs.core.planned import Left
 from devboxfs.core.records import BatchRecord, LinkRecord, RecordError, ResultRecord
 from devboxfs.writeback.in_flight import InFlight
 from devboxfs.writeback.journal_reading import Control

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from devboxfs.core.deferral import split
 from devboxfs.core.ops import Kind, Operation, Source
-from devboxfs.core.plan import Left, Plan, plan
+from devboxfs.core.plan import plan
+from devboxfs.core.planned import Left, Plan
 from sealos_devbox import Version
 from tests.unit.writeback.model_box import BOX_USER, EXCHANGE, History, ModelBox, Node
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from devboxfs.core.deferral import bypassing, split
 from devboxfs.core.ops import Kind, Operation, Source
-from devboxfs.core.plan import SPARSE, Left, plan
+from devboxfs.core.plan import plan
+from devboxfs.core.planned import Left
+from devboxfs.core.wire_batch import SPARSE
 from sealos_devbox import RENAME_EXCHANGE, Version
 
 
