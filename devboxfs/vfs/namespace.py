@@ -429,7 +429,8 @@ class Namespace:
             directory.nlink = max(2, directory.nlink + subdirectories)
 
     def _check_entry_change(self, directory: Directory, name: bytes) -> None:
-        if directory.parent is None and directory is not self.table.root:
+        gone = self.table.root_gone if directory is self.table.root else directory.parent is None
+        if gone:
             raise oserror(errno.ENOENT)
         if len(name) > NAME_MAX or len(directory.path()) + 1 + len(name) > PATH_MAX:
             raise oserror(errno.ENAMETOOLONG)

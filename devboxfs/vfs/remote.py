@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 OVERFLOW = 0x4000
 UNMOUNTED = 0x2000
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
 SLICE = 256
 """Entries merged between two checkpoints: about a millisecond."""
 NAMESPACE_TIMEOUT = 2.0
@@ -202,11 +203,12 @@ class Remote:
                             continue
                         try:
                             await self._list(directory)
+                            if directory is self.table.root:
+                                self._root_is(gone=False)
                         except BoxFileError as exc:
-                            if (
-                                exc.errno in (errno.ENOENT, errno.ENOTDIR)
-                                and directory.parent is not None
-                            ):
+                            if directory is self.table.root and exc.errno in _ABSENT:
+                                self._root_is(gone=True)
+                            elif exc.errno in _ABSENT and directory.parent is not None:
                                 self.table.remote_name(directory.parent, directory.name, None, 0)
                             else:
                                 log.warning("listing %r again failed: %s", directory.path(), exc)
@@ -302,8 +304,11 @@ class Remote:
                     await trio.lowlevel.checkpoint()
             self._snapshot_entries = entries
             self.snapshot_complete = True
+            self._root_is(gone=False)
             self._told()
         except BoxFileError as exc:
+            if exc.errno in _ABSENT:
+                self._root_is(gone=True)
             log.warning("the snapshot of box %s failed: %s", self.link.box.name, exc)
         finally:
             table.log.end()
@@ -327,8 +332,12 @@ class Remote:
             if event.path == table.root.name:
                 if event.attr is not None:
                     table.update(table.root, event.attr, event.number)
-                elif table.root.name:
-                    log.error("the directory that is mounted was removed in the box")
+                self._root_is(gone=event.attr is None)
+                continue
+            if table.root.name.startswith(event.path + b"/"):
+                # What is mounted went with a directory above it, or may have come back with it.
+                if event.attr is None or table.root_gone:
+                    self.request_rescan(table.root)
                 continue
             parent_path, _, name = event.path.rpartition(b"/")
             after = events[index + 1] if index + 1 < len(events) else None
@@ -345,6 +354,15 @@ class Remote:
                 elif self.pending.moving:
                     self._rescan_moved()
         table.watchers.mask = None
+
+    def _root_is(self, *, gone: bool) -> None:
+        """Take note of whether the directory that is mounted is still there."""
+        before, self.table.root_gone = self.table.root_gone, gone
+        if gone and not before:
+            log.error("the directory that is mounted was removed in the box")
+        elif before and not gone:
+            log.info("the directory that is mounted is in the box again")
+            self._rescan_below(self.table.root.name)
 
     def _moved(self, origin: bytes, target: Node | None, name: bytes, event: Event) -> bool:
         old_parent, _, old = origin.rpartition(b"/")

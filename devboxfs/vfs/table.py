@@ -90,6 +90,8 @@ class Table:
         self.watchers = Watchers()
         self.log = EventLog()
         self.root = Directory(ROOT_INO, root, root)
+        self.root_gone = False
+        """Whether the directory that is mounted was removed in the box."""
         self.nodes: dict[int, Node] = {ROOT_INO: self.root}
         self.by_oid: dict[int, Node] = {}
         self.rescan: Callable[[Directory], None] = lambda _directory: None

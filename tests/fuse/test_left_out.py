@@ -111,3 +111,33 @@ def test_renamed_into_view_and_out_of_it(filled: MountedBox) -> None:
     wait_until(lambda: not (box.mount / "shown").exists(), what="its end")
     assert sorted(os.listdir(box.mount / "src")) == ["build", "deep"]
     wait_until(lambda: watches(box) == 5, what="the watches to end")
+
+
+@pytest.mark.parametrize("moved", ["a", "a/b"])
+def test_a_subpath_that_goes_and_comes_again(make_box, moved: str) -> None:
+    box = make_box().start()
+    (box.mount / "a/b").mkdir(parents=True)
+    (box.mount / "a/b/f").write_text("x")
+    box.umount()
+    mount(box, "--subpath", "a/b")
+    assert os.listdir(box.mount) == ["f"]
+
+    def refused() -> bool:
+        try:
+            os.close(os.open(box.mount / "made", os.O_CREAT | os.O_WRONLY))
+        except FileNotFoundError:
+            return True
+        (box.mount / "made").unlink()
+        return False
+
+    assert not refused()
+    box.sync()
+    box.account.perform((box.box / moved).rename, box.box / "away")
+    wait_until(refused, what="the news that there is nothing any more")
+    box.account.perform((box.box / "away").rename, box.box / moved)
+    box.account.perform((box.box / "a/b/g").write_text, "y")
+    wait_until(lambda: sorted(os.listdir(box.mount)) == ["f", "g"], what="all that is there")
+    assert not refused()
+    (box.mount / "h").write_text("z")
+    box.sync()
+    assert (box.box / "a/b/h").read_text() == "z"
