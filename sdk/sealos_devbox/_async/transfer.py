@@ -48,6 +48,9 @@ BATCH_BYTES = 8 << 20
 BATCH_FILES = 1_000
 # Batches that are sent while the answer to an earlier one is still to come.
 _BATCHES_AT_ONCE = 2
+# Each file costs a box's shell some ten processes; a batch is to come to its end before it looks
+# like one that stands still.
+_WEAK_BATCH_FILES = 100
 # Files asked for by one read_many; the transport makes some 15 requests of it, of 256 allowed.
 _ASKED_AT_ONCE = 10_000
 # Files of up to this size come many in one answer (PROTOCOL.md section 5: at most 98304).
@@ -86,12 +89,18 @@ async def upload(
     progress = Progress()
     uploads = await to_thread.run_sync(_plan, files, parents, preserve_mtime, progress)
 
+    async def apply(batch: list[_Upload]) -> None:
+        await _upload_batch(link, batch)
+        progress.advance(1)  # also where all of its files are empty
+
     def applying(batch: list[_Upload]) -> Callable[[], Awaitable[None]]:
         return lambda: run_while_advancing(
-            lambda: _upload_batch(link, batch), progress, idle_timeout, "The upload"
+            lambda: apply(batch), progress, idle_timeout, "The upload"
         )
 
-    await run_all([applying(batch) for batch in _batches(uploads)], _BATCHES_AT_ONCE)
+    weak = "weak" in link.transport.peer.capabilities
+    batches = _batches(uploads, _WEAK_BATCH_FILES if weak else BATCH_FILES)
+    await run_all([applying(batch) for batch in batches], _BATCHES_AT_ONCE)
     return [upload.result() for upload in uploads]
 
 
@@ -120,7 +129,7 @@ def _plan(
     return uploads
 
 
-def _batches(uploads: list[_Upload]) -> Iterator[list[_Upload]]:
+def _batches(uploads: list[_Upload], most: int) -> Iterator[list[_Upload]]:
     """Group what can be uploaded; a larger file is a batch of its own."""
     batch: list[_Upload] = []
     room = BATCH_BYTES
@@ -128,7 +137,7 @@ def _batches(uploads: list[_Upload]) -> Iterator[list[_Upload]]:
         if upload.error is not None:
             continue
         size = upload.write.content.size
-        if batch and (size > room or len(batch) == BATCH_FILES):
+        if batch and (size > room or len(batch) == most):
             yield batch
             batch, room = [], BATCH_BYTES
         batch.append(upload)

@@ -318,6 +318,7 @@ say %d $E
         steps.append(b"{ there %s || (exit 2); }" % s)
         if _int(flags) & RENAME_NOREPLACE:
             steps.append(b"{ ! there %s || (exit 17); }" % p)
+        steps.append(b"if dir %s; then case %s in %s/*) exit 22 ;; esac; fi" % (s, p, s))
         # rename(2) replaces an empty directory, which mv will not.
         steps.append(b"if dir %s; then dir %s || exit 21; rmdir %s || exit; fi" % (p, s, p))
         steps.append(b"if dir %s && there %s; then exit 20; fi" % (s, p))

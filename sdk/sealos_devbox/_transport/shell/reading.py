@@ -109,10 +109,13 @@ class ShellReader:
         """Return (attributes of the directory, entries)."""
         self._check(path)
         slash = path + b"/." if follow and path else path
-        script = b"%s; %s; test -d %s || { echo 'x: Not a directory' >&2; exit 1; }" % (
+        name = shell.quote(shell.relative(path))
+        script = b"%s; %s; [ ! -e %s ] || [ -d %s ] || { echo 'x: Not a directory' >&2; exit 1; }"
+        script %= (
             self._dialect.describe([path], follow=follow),
             self._dialect.tree(slash, least=1, most=1),
-            shell.quote(shell.relative(path)),
+            name,
+            name,
         )
         output = await self._runner.run(script, timeout=300)
         entries = self._dialect.parse(output.stdout)
