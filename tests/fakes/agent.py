@@ -105,23 +105,36 @@ class FakeAgent:
             return Response(status_code=401)
         body = await request.json()
         try:
-            done = await anyio.run_process(
-                [body["command"], *body["args"]],
-                stdin=DEVNULL,
-                cwd=self.workspace / body["cwd"],
-                env=body.get("env"),
-                check=False,
-            )
+            # Shielded, as below: a client that is cancelled lets the server cancel this. (That is
+            # what anyio.run_process leaves out.)
+            with anyio.CancelScope(shield=True):
+                process = await anyio.open_process(
+                    [body["command"], *body["args"]],
+                    stdin=DEVNULL,
+                    cwd=self.workspace / body["cwd"],
+                    env=body.get("env"),
+                )
         except FileNotFoundError:
             text = f'exec: "{body["command"]}": executable file not found in $PATH'
             return JSONResponse({"status": 1600, "stdout": "", "stderr": text, "exitCode": 127})
+        stdout, stderr = bytearray(), bytearray()
+
+        async def collect(stream: anyio.abc.ByteReceiveStream, output: bytearray) -> None:
+            async for piece in stream:
+                output += piece
+
+        async with process:
+            async with anyio.create_task_group() as both:
+                both.start_soon(collect, process.stdout, stdout)
+                both.start_soon(collect, process.stderr, stderr)
+            code = await process.wait()
         return JSONResponse(
             {
                 "status": 0,
                 "message": "success",
-                "stdout": done.stdout.decode(errors="replace"),
-                "stderr": done.stderr.decode(errors="replace"),
-                "exitCode": done.returncode if done.returncode >= 0 else None,
+                "stdout": stdout.decode(errors="replace"),
+                "stderr": stderr.decode(errors="replace"),
+                "exitCode": code if code >= 0 else None,
             }
         )
 
