@@ -31,6 +31,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SLOW: Final = 1.0
+_NAMES: Final = ("create", "link", "mkdir", "mknod", "rename", "rmdir", "symlink", "unlink")
+_JOURNALLED: Final = frozenset([*_NAMES, "removexattr", "setattr", "setxattr", "write"])
+"""Handlers that may be called again after ENOSPC. Others report what has happened before, once."""
 _numbers = itertools.count(1)
 
 
@@ -72,7 +75,12 @@ def handler(
         started = monotonic()
         code = 0
         try:
-            return await function(*args, **kwargs)
+            try:
+                return await function(*args, **kwargs)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not await _relieved(name, args):
+                    raise
+                return await function(*args, **kwargs)
         except pyfuse3.FUSEError as error:
             code = error.errno
             raise
@@ -97,6 +105,12 @@ def handler(
                 _logger.debug("%s(%s): %s", name, _subject(args), outcome)
 
     return guarded
+
+
+async def _relieved(name: str, args: tuple[object, ...]) -> bool:
+    """Whether room is made on this machine's disk, for a request of which nothing was accepted."""
+    wait = getattr(args[0], "relieved", None) if name in _JOURNALLED and args else None
+    return wait is not None and await wait()
 
 
 def _subject(args: tuple[object, ...]) -> object:

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,6 +62,9 @@ ROOM = 4 * 1024 * 1024
 GIVE_AGAIN = 5.0
 """Seconds after everything was given back before it is tried again."""
 
+RELIEF_TIMEOUT = 10.0
+"""Seconds that a writer waits for contents to go from a full disk."""
+
 CLOSE_TIMEOUT = 5.0
 
 _T = TypeVar("_T")
@@ -84,6 +87,26 @@ class _Image:
     key: ContentKey
     image: ExtentMap
     base: ContentKey | None
+
+
+@dataclass(slots=True)
+class _Given:
+    """What a full disk was given back."""
+
+    removed: list[Row] = field(default_factory=list)
+    everything: bool = False
+    totals: tuple[int, int] | None = None
+    more: bool = False
+
+
+class _Relief:
+    """One time that contents go because the disk is full."""
+
+    def __init__(self, nbytes: int, *, wanted: bool = True) -> None:
+        self.nbytes = nbytes
+        self.wanted = wanted
+        self.gave = False
+        self.done = trio.Event()
 
 
 class ContentCache:
@@ -115,6 +138,11 @@ class ContentCache:
         self._gave_all = 0.0
         """Until then there is nothing to give way with."""
         self._told = False
+        self._running = False
+        self._aside = False
+        """Some room is laid aside."""
+        self._relief = _Relief(0, wanted=False)
+        self._room_wanted = trio.Event()
 
     @classmethod
     def open(
@@ -370,14 +398,24 @@ class ContentCache:
         """Write behind until cancelled; contents are written only while this runs."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._image_loop)
-            while True:
-                await self._wake.wait()
-                await trio.sleep(GATHER)
-                while self._queue.items or self._forgotten:
-                    began = trio.current_time()
-                    await self._write_batch()
-                    await trio.sleep((trio.current_time() - began) * REST)
-                self._wake = trio.Event()
+            nursery.start_soon(self._relieve)
+            self._running = True
+            try:
+                await self._write_behind()
+            finally:
+                self._running = False
+
+    async def _write_behind(self) -> None:
+        if self._store is not None:
+            self._aside = await trio.to_thread.run_sync(self._store.lay_aside)
+        while True:
+            await self._wake.wait()
+            await trio.sleep(GATHER)
+            while self._queue.items or self._forgotten:
+                began = trio.current_time()
+                await self._write_batch()
+                await trio.sleep((trio.current_time() - began) * REST)
+            self._wake = trio.Event()
 
     async def _write_batch(self) -> None:
         """Write some of what is queued."""
@@ -451,36 +489,62 @@ class ContentCache:
     def give_way(self, nbytes: int) -> bool:
         """Give back room on a full disk that is not ours alone; whether there is more now.
 
-        Half of what is here, everything if that was not enough. Blocks.
+        At once what was laid aside for that; contents go in a thread, see relieved(). Where nobody
+        is served yet, they go here.
         """
         store, now = self._store, trio.current_time()
-        if store is None or now < self._gave_all:
+        if store is None:
             return False
         self._paused_until = now + PAUSE
-        try:
-            before = store.free()
-            try:
-                for row in store.shrink():
-                    self._whole.discard(hash(row))
-                    self._partial.discard(hash(row))
-                self._disk_bytes, self._disk_contents = store.totals()
-            except sqlite3.Error as error:
-                # To delete rows it has to write, and there is no room for that.
-                _logger.debug("the content cache on disk does not become smaller: %s", error)
-            if store.free() < before + max(nbytes, ROOM):
-                self._gave_all = now + GIVE_AGAIN
-                store.discard()
-                self._whole.clear()
-                self._partial.clear()
-                self._disk_bytes = self._disk_contents = 0
-            more = store.free() > before
-        except (OSError, sqlite3.Error) as error:
-            _logger.warning("the content cache cannot give way: %s", error)
+        if not self._running:
+            return now >= self._gave_all and self._took(_give(store, nbytes))
+        if now >= self._gave_all and not self._relief.wanted:
+            self._relief = _Relief(nbytes)
+            self._room_wanted.set()
+        given = self._aside and store.give_aside()
+        self._aside = False
+        return given
+
+    async def relieved(self) -> bool:
+        """Wait for contents that are on their way out of a full disk; whether there is room now."""
+        relief = self._relief
+        if not relief.wanted:
             return False
-        if more and not self._told:
+        with trio.move_on_after(RELIEF_TIMEOUT):
+            await relief.done.wait()
+        return relief.gave
+
+    async def _relieve(self) -> None:
+        """Give back contents when that is wanted."""
+        while True:
+            await self._room_wanted.wait()
+            self._room_wanted = trio.Event()
+            relief, store = self._relief, self._store
+            try:
+                if store is not None:
+                    async with self._writing:
+                        given = await trio.to_thread.run_sync(_give, store, relief.nbytes)
+                        relief.gave = self._took(given)
+                        self._aside = await trio.to_thread.run_sync(store.lay_aside)
+            finally:
+                relief.wanted = False
+                relief.done.set()
+
+    def _took(self, given: _Given) -> bool:
+        """Take note of what has gone; whether there is more room."""
+        for row in given.removed:
+            self._whole.discard(hash(row))
+            self._partial.discard(hash(row))
+        if given.everything:
+            self._gave_all = trio.current_time() + GIVE_AGAIN
+            self._whole.clear()
+            self._partial.clear()
+        if given.totals is not None:
+            self._disk_bytes, self._disk_contents = given.totals
+        if given.more and not self._told:
             self._told = True
             _logger.warning("the disk is full: the content cache gives way to the journal")
-        return more
+        return given.more
 
     async def aclose(self) -> None:
         """Write what is queued, within a few seconds, and close the disk's part. Idempotent."""
@@ -490,6 +554,27 @@ class ContentCache:
         store, self._store = self._store, None
         if store is not None:
             store.close()
+
+
+def _give(store: ContentStore, nbytes: int) -> _Given:
+    """Give back half of what is on disk, everything if that was not enough. Blocks."""
+    given = _Given()
+    try:
+        before = store.free()
+        try:
+            given.removed = store.shrink()
+            given.totals = store.totals()
+        except sqlite3.Error as error:
+            # To delete rows it has to write, and there is no room for that.
+            _logger.debug("the content cache on disk does not become smaller: %s", error)
+        if store.free() < before + max(nbytes, ROOM):
+            given.everything = True
+            store.discard()
+            given.totals = (0, 0)
+        given.more = store.free() > before
+    except (OSError, sqlite3.Error) as error:
+        _logger.warning("the content cache cannot give way: %s", error)
+    return given
 
 
 def _read_piece(piece: Piece) -> bytes | None:

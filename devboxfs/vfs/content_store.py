@@ -27,6 +27,9 @@ __all__ = ["ContentStore", "Piece", "Row", "Written", "row_of"]
 ENTRIES = 400_000
 """Contents kept at most: each costs about 60 bytes of the daemon's memory for the index."""
 
+ASIDE = 4 * 1024 * 1024
+"""Bytes that are laid aside, to be given back at once when somebody finds the disk full."""
+
 Row = tuple[int, int, int, int, bytes]
 """A key as the database has it."""
 
@@ -74,6 +77,7 @@ class ContentStore:
         """Use `open()`."""
         self._database = database
         self._files = database.files
+        self._aside = database.files / f"aside-{secrets.token_hex(8)}"
         self._limit = limit
         self._touched: set[int] = set()
         self._seen = 0
@@ -91,6 +95,7 @@ class ContentStore:
 
     def close(self) -> None:
         """Close what is idle; what a thread still uses is closed when it is done."""
+        self.give_aside()
         self._database.close()
 
     def rows(self) -> tuple[list[Row], list[Row]]:
@@ -349,6 +354,34 @@ class ContentStore:
             # What was freed is the disk's again only when the log has been worked in.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return removed
+
+    def lay_aside(self) -> bool:
+        """Keep some room that can be given back at once, unless the disk is full.
+
+        Whether it is there.
+        """
+        if self._aside.exists():
+            return True
+        try:
+            if self.free() < 4 * ASIDE:
+                return False
+            descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, ASIDE)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self.give_aside()
+            return False
+        return True
+
+    def give_aside(self) -> bool:
+        """Give back what lay_aside() keeps; whether it was there. Never waits for anybody."""
+        try:
+            self._aside.unlink()
+        except OSError:
+            return False
+        return True
 
     def free(self) -> int:
         """Return how many bytes of the disk are free."""

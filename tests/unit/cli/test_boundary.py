@@ -103,3 +103,50 @@ async def test_bytes_are_never_logged(caplog):
     await Operations().lookup(b"secret", b"secret")
     (record,) = caplog.records
     assert record.getMessage() == "lookup(bytes): done"
+
+
+class OnFullDisk:
+    """Requests that find this machine's disk full until somebody has made room."""
+
+    def __init__(self, *, room: bool) -> None:
+        self.room = room
+        self.calls: list[str] = []
+
+    async def relieved(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.calls.append("relieved")
+        return self.room
+
+    async def _try(self, name: str) -> str:
+        self.calls.append(name)
+        await trio.lowlevel.checkpoint()
+        if "relieved" not in self.calls or not self.room:
+            raise OSError(errno.ENOSPC, "full")
+        return "done"
+
+    @handler
+    async def mkdir(self, parent_inode: int) -> str:
+        return await self._try("mkdir")
+
+    @handler
+    async def flush(self, fh: int) -> str:
+        return await self._try("flush")
+
+
+async def test_a_request_is_repeated_when_room_was_made():
+    operations = OnFullDisk(room=True)
+    assert await operations.mkdir(1) == "done"
+    assert operations.calls == ["mkdir", "relieved", "mkdir"]
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "calls"),
+    [("mkdir", False, ["mkdir", "relieved"]), ("flush", True, ["flush"])],
+)
+async def test_a_request_is_not_repeated(name: str, room: bool, calls: list[str]):
+    """Without room; or when it is a report, which is made once, of what happened before."""
+    operations = OnFullDisk(room=room)
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations, name)(1)
+    assert caught.value.errno == errno.ENOSPC
+    assert operations.calls == calls

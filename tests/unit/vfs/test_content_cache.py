@@ -6,7 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from devboxfs.core.chunks import BLOCK, MEDIUM, ContentKey
 from devboxfs.core.extents import ExtentMap
 from devboxfs.vfs import content_database
 from devboxfs.vfs.content_cache import ContentCache
-from devboxfs.vfs.content_store import ContentStore, Piece
+from devboxfs.vfs.content_store import ASIDE, ContentStore, Piece
 
 MIB = 1024 * 1024
 
@@ -481,6 +481,43 @@ async def test_a_busy_database_drops_what_cannot_be_written(
     assert caplog.records == []
     async with opened(tmp_path) as cache:
         assert await cache.load(key, 0, 5000) == data
+
+
+async def test_giving_way_waits_for_nobody(tmp_path: Path) -> None:
+    """What was laid aside goes at once, contents go in a thread, and writers may wait for them."""
+    key, data = content(1, 5000)
+    async with opened(tmp_path) as cache:
+        store = cache._store
+        assert store is not None
+        cache.put(key, 0, data, key.size)
+        await until(lambda: cache.on_disk(key) and cache._aside)
+        assert not await cache.relieved()  # nobody asked for room
+        [aside] = store._aside.parent.glob("aside-*")
+        assert aside.stat().st_blocks * 512 >= ASIDE
+        # Another process writes into the database: eviction has to wait for it.
+        other = sqlite3.connect(tmp_path / "content-1" / "index.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert cache.give_way(100)
+        assert not aside.exists()
+        assert not cache.give_way(100)  # nothing is left that could go at once
+        with trio.move_on_after(0.05) as scope:
+            await cache.relieved()
+        assert scope.cancelled_caught
+        assert cache.on_disk(key)
+        other.execute("ROLLBACK")
+        other.close()
+        await cache.relieved()
+        assert not cache.on_disk(key)
+        assert cache.statistics().disk_bytes == 0
+        await until(lambda: cache._aside)  # for the next time
+        assert cache.get(key, 0, 5000) == data
+    assert not list(tmp_path.rglob("aside-*"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.005)
 
 
 async def test_closing_twice_is_fine(tmp_path: Path) -> None:
