@@ -6,6 +6,7 @@ removed again.
 
 from __future__ import annotations
 
+import email.utils
 import importlib.util
 import os
 import statistics
@@ -32,13 +33,15 @@ from sealos_devbox import (
     BytesContent,
     CapabilityError,
     ConnectError,
+    DeadlineExceededError,
     DevboxConfig,
     DevboxError,
     FileTransport,
+    TransportError,
     file_error,
 )
 
-__all__ = ["Check", "Examination", "examine"]
+__all__ = ["Check", "Examination", "examine", "failed", "service_clock"]
 
 State = Literal["ok", "warning", "failed"]
 
@@ -49,6 +52,8 @@ PATIENCE: Final = 60.0
 """Seconds for one rung, beyond the deadlines that its steps have."""
 SKEW: Final = 5.0
 """Seconds by which clocks may differ: make and rsync compare times of both machines."""
+CLOCK_WAIT: Final = 5.0
+"""Seconds for an answer of the service that is asked for its time."""
 EXTRAS: Final = (
     ("httpx", "control", "control planes and agents"),
     ("kubernetes", "cluster", "clusters"),
@@ -105,10 +110,14 @@ async def examine(
     try:
         async with AsyncDevbox(config) as devbox:
             note(Check("service", "ok", f"{devbox.service}, {devbox.reason}"))
+            if devbox.service.startswith(("https://", "http://")):
+                skew = await service_clock(devbox.service, config.ca_file)
+                if skew is not None:
+                    note(skew)
             one = await _ask_service(devbox, box, note)
             embedded = devbox.is_embedded
     except DevboxError as error:
-        note(_failed("service", error), error)
+        note(failed("service", error), error)
         return found
     if one is not None:
         await _try_rungs(config, one, note, RUNGS[:1] if embedded else RUNGS)
@@ -148,7 +157,7 @@ async def _ask_service(devbox: AsyncDevbox, name: str | None, note: Note) -> str
     try:
         boxes = await devbox.list()
     except DevboxError as error:
-        note(_failed("authentication", error), error)
+        note(failed("authentication", error), error)
         return None
     took = 1000 * (time.monotonic() - started)
     known = f"{len(boxes)} box{'' if len(boxes) == 1 else 'es'}"
@@ -165,14 +174,14 @@ async def _ask_service(devbox: AsyncDevbox, name: str | None, note: Note) -> str
     try:
         box = await devbox.get(name)
     except DevboxError as error:
-        note(_failed("box", error), error)
+        note(failed("box", error), error)
         return None
     state = box.info.state if box.info is not None else None
     if state in (None, BoxState.RUNNING):
         note(Check("box", "ok", box.location))
         return name
     stopped = BoxStateError(f"The box is {state}.", hint=f"Start it: devboxfs box start {name}")
-    note(_failed("box", stopped), stopped)
+    note(failed("box", stopped), stopped)
     return None
 
 
@@ -189,7 +198,7 @@ async def _try_rungs(config: DevboxConfig, name: str, note: Note, rungs: tuple[s
                 check, skew = await _measure(box, rung)
         except DevboxError as error:
             failure = failure or error
-            note(_failed(rung, error))
+            note(failed(rung, error))
             continue
         note(check)
         if skew is not None:
@@ -262,6 +271,42 @@ async def _transfer(transport: FileTransport, figures: dict[str, Any]) -> None:
             await transport.apply(gone)
 
 
+async def service_clock(address: str, ca_file: str | os.PathLike[str] | None) -> Check | None:
+    """Compare this machine's clock with what an answer of the service says; None when it agrees.
+
+    Nothing is said either where no answer comes: that the service cannot be reached is told by who
+    has more to ask of it.
+    """
+    import ssl
+
+    import httpx
+
+    try:
+        verify: ssl.SSLContext | bool = True
+        if ca_file is not None:
+            verify = ssl.create_default_context(cafile=os.fspath(ca_file))
+        async with httpx.AsyncClient(verify=verify, timeout=CLOCK_WAIT) as client:
+            before = time.time()
+            answer = await client.head(address)
+            here = (before + time.time()) / 2
+        # Whole seconds, cut off.
+        there = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5
+    except (httpx.HTTPError, OSError, KeyError, ValueError):
+        return None
+    offset = there - here
+    if abs(offset) <= SKEW + 1:
+        return None
+    return Check(
+        "clock",
+        "warning",
+        f"this machine's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
+        "the service's",
+        "Certificates and tokens are not valid yet, or no more, by a wrong clock: set this one "
+        "(NTP).",
+        {"seconds": round(offset, 1)},
+    )
+
+
 @asynccontextmanager
 async def _opened(box: AsyncBox) -> AsyncIterator[FileTransport]:
     try:
@@ -276,8 +321,13 @@ def _ms(started: float) -> float:
     return round(1000 * (time.monotonic() - started), 2)
 
 
-def _failed(name: str, error: DevboxError) -> Check:
+def failed(name: str, error: DevboxError) -> Check:
+    """Return the line for what did not work, which always says what to do."""
     advice = error.hint
-    if not advice and isinstance(error, ConnectError):
+    if not advice and isinstance(error, TransportError | DeadlineExceededError):
         advice = "Look whether a firewall or a proxy is between this machine and it."
+    if not advice and isinstance(error, BoxStateError):
+        advice = "devboxfs box list shows in which state it is; devboxfs box start starts it."
+    if not advice:
+        advice = "Try again; if it stays so, tell who runs the service what this line says."
     return Check(name, "failed", str(error), advice, {"code": error.code, "hop": error.hop})

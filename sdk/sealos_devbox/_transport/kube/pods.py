@@ -249,9 +249,15 @@ def _why_not(
             f"The box {box!r} is {resting}.", hop="cluster", hint="Start it, and try again."
         )
     if pods:
-        return BoxStateError(
-            f"The box {box!r} does not run yet: {_trouble(pods[-1])}.", hop="cluster"
-        )
+        trouble = _trouble(pods[-1])
+        if (pods[-1].get("status") or {}).get("reason") == "Evicted":
+            hint = "Its pod was put out: its disk or memory was full, or the account is in arrears."
+            return BoxStateError(
+                f"The box {box!r} does not run: {trouble}.",
+                hop="cluster",
+                hint=f"{hint} Look at both, then start it.",
+            )
+        return BoxStateError(f"The box {box!r} does not run yet: {trouble}.", hop="cluster")
     if devbox is not None:
         phase = devbox.phase or "Pending"
         return BoxStateError(

@@ -16,6 +16,8 @@ from sealos_devbox.errors import (
     DevboxError,
     InvalidRequestError,
     NotFoundError,
+    PaymentRequiredError,
+    QuotaExceededError,
     RateLimitedError,
     ServerError,
     ServiceError,
@@ -53,6 +55,11 @@ def refusal(response: httpx.Response, body: bytes, proxy: str | None) -> DevboxE
             retryable=code >= 500,
             hint="Look at the server of the kubeconfig, and at proxies on the way.",
         )
+    # What an admission webhook and a ResourceQuota say comes as a refusal of a right too.
+    if code == httpx.codes.PAYMENT_REQUIRED or "40001:" in message:
+        return PaymentRequiredError(message, hop="cluster", status=code)
+    if "exceeded quota" in message:
+        return QuotaExceededError(message, hop="cluster", status=code)
     kind = _KINDS.get(code, ServerError if code >= 500 else ServiceError)
     return kind(message, hop="cluster", status=code, hint=_HINTS.get(code, ""))
 
