@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 
 from sealos_devbox._protocol import frames
 from sealos_devbox._protocol.exchange import Exchange
-from sealos_devbox._protocol.session import RESERVED_REQUESTS, WRITE_SIZE, ClientSession
+from sealos_devbox._protocol.outbox import WRITE_SIZE
+from sealos_devbox._protocol.session import RESERVED_REQUESTS, ClientSession
 from sealos_devbox._protocol.window import MIN_WINDOW
 from sealos_devbox.errors import ProtocolError, TransportError
 from tests.fakes.peer import data, error, pack, parse, reply, unpack, welcome
@@ -236,7 +237,7 @@ class SessionMachine(RuleBasedStateMachine):
     def wait(self, seconds):
         self.now += seconds
         if not self.failed:
-            self.session._last_received = self.now
+            self.session._heartbeat.received(self.now)
             self.session.tick(self.now)
 
     @invariant()

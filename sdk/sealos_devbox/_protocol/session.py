@@ -15,7 +15,8 @@ Invariants:
   before the next REQUEST.
 * After `fail()` nothing changes any more: every exchange is done, and every later one is born done.
 
-One file although it is long: every frame, sent or received, touches the same table and queues.
+outbox.py has what waits to be sent, heartbeat.py the signs of life, window.py how much may be on
+its way to here. What is left is one file: every frame that is received touches the same table.
 """
 
 from __future__ import annotations
@@ -28,19 +29,14 @@ from typing import Final
 
 from sealos_devbox._protocol import frames, messages
 from sealos_devbox._protocol.exchange import Exchange, RemoteError
+from sealos_devbox._protocol.heartbeat import Heartbeat
+from sealos_devbox._protocol.outbox import Outbox
 from sealos_devbox._protocol.window import MIN_WINDOW, ReceiveWindow
-from sealos_devbox.errors import DevboxError, ProtocolError, TransportError
+from sealos_devbox.errors import DevboxError, ProtocolError
 from sealos_devbox.types import PeerInfo
 
 __all__ = ["ClientSession", "RequestTooLargeError"]
 
-WRITE_SIZE: Final = 131072
-"""Bytes given to the channel at once: what a message of the exec path carries well, and as long as
-a control frame waits."""
-DATA_SIZE: Final = WRITE_SIZE - frames.HEADER_SIZE
-SMALLEST_PIECE: Final = 16 * 1024
-"""DATA is not cut to smaller pieces than this to fill a write. Not larger: data would never be
-sent beside a steady flow of control frames."""
 RESERVED_REQUESTS: Final = 16
 """Requests in flight kept free for `apply`: reads may be waiting for a batch that is yet to be
 sent."""
@@ -48,9 +44,6 @@ SMALL_READ: Final = 131072
 """Reads up to this size do not wait for room: fewer bytes than one frame never are the bulk that
 others wait for."""
 EVENTS_KEPT: Final = 16 * 1024 * 1024
-PROBE_INTERVAL: Final = 1.0
-DEAD_AFTER: Final = 3
-
 IN_Q_OVERFLOW: Final = 0x4000
 
 
@@ -69,7 +62,8 @@ class ClientSession:
         self.free_space = (0, 0, 0)
         self.durable = 0
 
-        self._heartbeat = heartbeat
+        self._heartbeat = Heartbeat(heartbeat, now)
+        self._outbox = Outbox(self._leave_order)
         self._compress = compress
         self._parser = frames.FrameParser()
         self._noise: bytearray | None = bytearray()
@@ -84,15 +78,6 @@ class ClientSession:
         self._bulk_backlog: deque[Exchange] = deque()
         self._ordered: deque[Exchange] = deque()
 
-        self._control: deque[bytes] = deque()
-        self._ready: deque[Exchange] = deque()
-        self._last_sent = now
-        self._last_received = now
-        self._ping_queued = False
-        self._pings = itertools.count(1)
-        self._probe: tuple[bytes, float] | None = None
-        self._last_probe = now
-
         hello = messages.Hello(
             protocol=messages.PROTOCOL_VERSION,
             client=client,
@@ -100,7 +85,7 @@ class ClientSession:
             compress=compress,
             heartbeat_ms=max(1, round(heartbeat * 1000)),
         )
-        self._control.append(frames.encode(frames.HELLO, 0, messages.encode(hello)))
+        self._outbox.queue(frames.HELLO, 0, messages.encode(hello))
 
     def open(
         self,
@@ -154,21 +139,24 @@ class ClientSession:
             return
         exchange.out.append((data, frames.COMPRESSED if compressed else 0))
         exchange.out_bytes += len(data)
-        self._make_ready(exchange)
+        self._outbox.make_ready(exchange)
 
     def send_end(self, exchange: Exchange) -> None:
         """Queue END: the caller's DATA is over."""
         if exchange.done or exchange.abandoned:
             return
         exchange.out_end = True
-        self._make_ready(exchange)
+        self._outbox.make_ready(exchange)
 
     def control(self, exchange: Exchange, *args: object) -> None:
         """Queue CONTROL for a request; nothing when it has ended."""
         if exchange.done or exchange.abandoned:
             return
         frame = frames.encode(frames.CONTROL, exchange.id, messages.encode(args))
-        (self._control if exchange.sent else exchange.early).append(frame)
+        if exchange.sent:
+            self._outbox.extend([frame])
+        else:
+            exchange.early.append(frame)
 
     def take(
         self, exchange: Exchange, limit: int, now: float
@@ -212,7 +200,7 @@ class ClientSession:
             exchange.done = True
             del self._exchanges[exchange.id]
             return
-        self._queue(frames.CANCEL, exchange.id)
+        self._outbox.queue(frames.CANCEL, exchange.id)
         self._leave_order(exchange)
 
     def fail(self, failure: DevboxError) -> None:
@@ -222,8 +210,9 @@ class ClientSession:
         self.failure = failure
         exchanges = list(self._exchanges.values())
         self._exchanges.clear()
-        for queue in (self._backlog, self._bulk_backlog, self._ordered, self._ready, self._control):
+        for queue in (self._backlog, self._bulk_backlog, self._ordered):
             queue.clear()
+        self._outbox.clear()
         for exchange in exchanges:
             exchange.failure = failure
             exchange.done = True
@@ -237,89 +226,21 @@ class ClientSession:
     @property
     def wants_write(self) -> bool:
         """Whether next_write() would return something."""
-        return bool(self._control or self._ready)
+        return bool(self._outbox)
 
     def next_write(self, now: float) -> bytes:
         """Return the next bytes for the channel, at most WRITE_SIZE or one frame.
 
         Empty when there is nothing to send.
         """
-        parts: list[bytes | memoryview] = []
-        size = 0
-        control = self._control
-        while control and (not parts or size + len(control[0]) <= WRITE_SIZE):
-            frame = control.popleft()
-            parts.append(frame)
-            size += len(frame)
-        while not control and self._ready:
-            added = self._next_data(parts, WRITE_SIZE - size)
-            if added == 0:
-                break
-            size += added
-        if not parts:
-            return b""
-        self._last_sent = now
-        self._ping_queued = False
-        return b"".join(parts)
-
-    def _next_data(self, parts: list[bytes | memoryview], room: int) -> int:
-        """Add one frame of the exchange whose turn it is.
-
-        Returns its size, 0 when it does not fit.
-        """
-        exchange = self._ready[0]
-        room -= frames.HEADER_SIZE
-        size = 0
-        if exchange.out:
-            data, flags = exchange.out[0]
-            size = len(data)
-            if size > room or size > exchange.credit:
-                if flags or room < min(size, exchange.credit, SMALLEST_PIECE):
-                    return 0
-                size = min(size, room, exchange.credit)
-                exchange.out[0] = (memoryview(data)[size:], 0)
-                data = memoryview(data)[:size]
-            else:
-                exchange.out.popleft()
-            exchange.credit -= size
-            exchange.out_bytes -= size
-            parts.append(frames.encode(frames.DATA, exchange.id, data, flags))
-            if exchange.on_room is not None:
-                exchange.on_room()
-        else:
-            if room < 0:
-                return 0
-            parts.append(frames.encode(frames.END, exchange.id))
-            exchange.out_ended = True
-        self._ready.popleft()
-        exchange.in_ready = False
-        if exchange.out_ended:
-            self._leave_order(exchange)
-        else:
-            self._make_ready(exchange)
-        return size + frames.HEADER_SIZE
-
-    def _queue(self, kind: int, id: int, payload: bytes = b"") -> None:
-        self._control.append(frames.encode(kind, id, payload))
-
-    def _make_ready(self, exchange: Exchange) -> None:
-        """Put the exchange among those that have something to send, if it has and may."""
-        if exchange.in_ready or not exchange.sent or exchange.out_ended:
-            return
-        if exchange.out:
-            data, flags = exchange.out[0]
-            if exchange.credit < (len(data) if flags else 1):
-                return
-        elif not exchange.out_end:
-            return
-        exchange.in_ready = True
-        self._ready.append(exchange)
+        data = self._outbox.next_write()
+        if data:
+            self._heartbeat.sent(now)
+        return data
 
     def _leave_order(self, exchange: Exchange) -> None:
         """Let the next ordered exchange be sent, when this one has nothing more to send."""
-        if exchange.in_ready:
-            self._ready.remove(exchange)
-            exchange.in_ready = False
+        self._outbox.withdraw(exchange)
         if exchange.ordered and self._ordered and self._ordered[0] is exchange:
             self._ordered.popleft()
             self._start_ordered()
@@ -359,10 +280,10 @@ class ClientSession:
         exchange.credit = self._send_window
         self._in_flight += 1
         self.requests_sent += 1
-        self._queue(frames.REQUEST, exchange.id, exchange.request)
+        self._outbox.queue(frames.REQUEST, exchange.id, exchange.request)
         exchange.request = b""
-        self._control.extend(exchange.early)
-        self._make_ready(exchange)
+        self._outbox.extend(exchange.early)
+        self._outbox.make_ready(exchange)
 
     def _count(self, exchange: Exchange, outstanding: int, now: float) -> None:
         exchange.bulk = True
@@ -384,7 +305,7 @@ class ClientSession:
         if missing <= 0 or (missing < share // 4 and not last):
             return
         exchange.granted += missing
-        self._control.append(frames.encode_credit(exchange.id, missing))
+        self._outbox.extend([frames.encode_credit(exchange.id, missing)])
         if exchange.bulk:
             exchange.reserved += missing
             self.window.reserve(missing, now)
@@ -399,7 +320,7 @@ class ClientSession:
 
         Raises ProtocolError when the helper broke the protocol, after which fail() is due.
         """
-        self._last_received = now
+        self._heartbeat.received(now)
         if self._noise is not None:
             data = self._skip_noise(self._noise, data)
         self._parser.feed(data)
@@ -409,7 +330,7 @@ class ClientSession:
             if handler is None or (self.peer is None and frame.kind not in _BEFORE_WELCOME):
                 raise ProtocolError(f"unexpected frame of type {frame.kind}")
             handler(self, frame, now)
-        if self.window.streams and now - self._last_probe >= PROBE_INTERVAL:
+        if self.window.streams and self._heartbeat.may_probe(now):
             self._probe_rtt(now)
 
     def _skip_noise(self, noise: bytearray, data: bytes) -> bytes:
@@ -520,7 +441,7 @@ class ClientSession:
             return  # it crossed the end of its request
         exchange = self._find(frame)
         exchange.credit += _CREDIT.unpack(frame.payload)[0]
-        self._make_ready(exchange)
+        self._outbox.make_ready(exchange)
 
     def _on_events(self, frame: frames.Frame, now: float) -> None:
         exchange = self._find(frame)
@@ -548,16 +469,16 @@ class ClientSession:
         return messages.encode([(last, b"", IN_Q_OVERFLOW, None, None)])
 
     def _on_ping(self, frame: frames.Frame, now: float) -> None:
-        self._queue(frames.PONG, 0, messages.encode((bytes(frame.payload),)))
+        self._outbox.queue(frames.PONG, 0, messages.encode((bytes(frame.payload),)))
 
     def _on_pong(self, frame: frames.Frame, now: float) -> None:
         pong = messages.decode(messages.PONG, frame.payload)
         if pong.free_bytes >= 0:
             self.free_space = (pong.free_bytes, pong.free_inodes, pong.fs_flags)
             self.durable = max(self.durable, pong.durable)
-        if self._probe is not None and pong.echo == self._probe[0]:
-            self.window.measured_rtt(now - self._probe[1], now)
-            self._probe = None
+        rtt = self._heartbeat.pong(pong.echo, now)
+        if rtt is not None:
+            self.window.measured_rtt(rtt, now)
 
     _HANDLERS: Final[dict[int, Callable[[ClientSession, frames.Frame, float], None]]] = {
         frames.WELCOME: _on_welcome,
@@ -573,28 +494,18 @@ class ClientSession:
 
     def next_tick(self) -> float:
         """When tick() is due."""
-        dead = self._last_received + DEAD_AFTER * self._heartbeat
-        if self._ping_queued:
-            return dead
-        return min(dead, self._last_sent + self._heartbeat)
+        return self._heartbeat.next_tick()
 
     def tick(self, now: float) -> None:
         """Queue a PING when nothing was sent for a while.
 
         Raises TransportError when nothing was received for long.
         """
-        silence = now - self._last_received
-        if silence >= DEAD_AFTER * self._heartbeat:
-            raise TransportError(f"nothing heard from the helper for {silence:.0f} s")
-        if now - self._last_sent >= self._heartbeat and not self._ping_queued:
+        if self._heartbeat.is_due(now):
             self._probe_rtt(now)
 
     def _probe_rtt(self, now: float) -> None:
-        self._ping_queued = True
-        echo = next(self._pings).to_bytes(8, "big")
-        self._probe = (echo, now)
-        self._last_probe = now
-        self._queue(frames.PING, 0, echo)
+        self._outbox.queue(frames.PING, 0, self._heartbeat.ping(now))
 
 
 _CREDIT: Final = struct.Struct(">I")

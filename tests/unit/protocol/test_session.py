@@ -6,10 +6,9 @@ import pytest
 
 from sealos_devbox._protocol import frames
 from sealos_devbox._protocol.exchange import RemoteError
+from sealos_devbox._protocol.outbox import DATA_SIZE, WRITE_SIZE
 from sealos_devbox._protocol.session import (
-    DATA_SIZE,
     RESERVED_REQUESTS,
-    WRITE_SIZE,
     ClientSession,
     RequestTooLargeError,
 )
