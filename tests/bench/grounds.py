@@ -27,6 +27,8 @@ class Ground(Protocol):
 
     name: str
     top: Path
+    box: Path | None
+    """The same directory as processes in the box have it; None: nothing is told of its changes."""
 
     def cold(self) -> float:
         """Forget everything that was read; returns the seconds until the first listing."""
@@ -58,7 +60,7 @@ class LocalDisk:
     name = "local"
 
     def __init__(self, home: Path, bulk: int) -> None:
-        self.top = home / "local"
+        self.top = self.box = home / "local"
         self.top.mkdir()
         furnish(self.top, clean_environment(home), bulk)
 
@@ -80,24 +82,24 @@ class Mounted:
     name = "devboxfs"
 
     def __init__(self, box: MountedBox, rtt_ms: float) -> None:
-        self.box = box
+        self.mounted = box
         self.rtt_ms = rtt_ms
-        self.top = box.mount
+        self.top, self.box = box.mount, box.box
 
     def cold(self) -> float:
-        if self.box.is_mounted():
-            self.box.umount()
-        shutil.rmtree(self.box.cache, ignore_errors=True)
+        if self.mounted.is_mounted():
+            self.mounted.umount()
+        shutil.rmtree(self.mounted.cache, ignore_errors=True)
         start = time.perf_counter()
-        self.box.start(delay_ms=self.rtt_ms)
+        self.mounted.start(delay_ms=self.rtt_ms)
         os.listdir(self.top)
         return time.perf_counter() - start
 
     def arrive(self) -> None:
-        self.box.sync(timeout=300)
+        self.mounted.sync(timeout=300)
 
     def counts(self) -> tuple[int, int]:
-        status = self.box.status()
+        status = self.mounted.status()
         return int(status["link"]["round_trips"]), int(status.get("reader", {}).get("misses", 0))
 
 
@@ -105,6 +107,7 @@ class Sshfs:
     """sshfs with long caches and several connections, over sftp-server behind the same delay."""
 
     name = "sshfs"
+    box = None
     options = (
         "cache=yes,dcache_timeout=300,dcache_stat_timeout=300,dcache_link_timeout=300,"
         "dcache_dir_timeout=300,attr_timeout=300,entry_timeout=300,negative_timeout=300,"

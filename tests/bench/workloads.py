@@ -5,17 +5,23 @@ the requests of a cold run are counted from the mount on, because the snapshot t
 begins with is part of the price.
 """
 
+import ctypes
 import os
+import select
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.grounds import Ground
 from tests.support.commands import clean_environment, run
+
+IN_CLOSE_WRITE = 0x8
+WAIT = 30.0
+"""Seconds after which a change in the box counts as lost."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ ROWS = [
     Row("save", "editor save (fsync + rename), p50", 0.025, "1 waited"),
     Row("stat-existing", "1,000 stats, existing, cold", 0.12, "0"),
     Row("stat-missing", "1,000 stats, missing, cold", 0.12, "0"),
+    Row("event", "change in the box to local event, p95", 0.06),
+    Row("seen", "... to its attributes here, p95", 0.06),
     Row("read-bulk", "read the large file, cold", None),
     Row("read-bulk-again", "... again", None),
     Row("write-bulk", "write as much + fsync", None),
@@ -192,6 +200,63 @@ def stats(ground: Ground, fixture: Fixture) -> Result:
     return found
 
 
+def changes(ground: Ground, fixture: Fixture) -> Result:
+    """The target is half a round trip and 50 ms."""
+    if ground.box is None:
+        raise RuntimeError("changes in the box are not told of")
+    here, there = ground.top / "watched", ground.box / "watched"
+    here.mkdir(exist_ok=True)
+    ground.arrive()
+    events, seen = [], []
+    with watching(here) as wait:
+        for number in range(40):
+            start = time.perf_counter()
+            (there / f"file{number}").write_bytes(b"new")
+            wait(b"file%d" % number)
+            events.append(time.perf_counter() - start)
+    for number in range(40):
+        path = here / f"file{number}"
+        assert path.stat().st_size == 3
+        start = time.perf_counter()
+        (there / path.name).write_bytes(b"changed")
+        while path.stat().st_size != 7:
+            time.sleep(0.001)
+            if time.perf_counter() - start > WAIT:
+                raise TimeoutError("a change in the box is not seen")
+        seen.append(time.perf_counter() - start)
+    shutil.rmtree(here)
+    ground.arrive()
+    last = len(events) * 95 // 100
+    return {
+        "event": Measurement(sorted(events)[last]),
+        "seen": Measurement(sorted(seen)[last]),
+    }
+
+
+@contextmanager
+def watching(directory: Path) -> Iterator[Callable[[bytes], None]]:
+    """Watch a directory as hot reloaders do; yields what waits until a file of it was written."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    inotify = libc.inotify_init1(os.O_CLOEXEC)
+    try:
+        if (
+            inotify < 0
+            or libc.inotify_add_watch(inotify, os.fsencode(directory), IN_CLOSE_WRITE) < 0
+        ):
+            raise OSError(ctypes.get_errno(), f"{directory} cannot be watched")
+
+        def wait(name: bytes) -> None:
+            heard = b""
+            while name + b"\0" not in heard:
+                if not select.select([inotify], [], [], WAIT)[0]:
+                    raise TimeoutError("no event of a change in the box")
+                heard += os.read(inotify, 65536)
+
+        yield wait
+    finally:
+        os.close(inotify)
+
+
 def bulk(ground: Ground, fixture: Fixture) -> Result:
     ground.cold()
     found = {}
@@ -227,5 +292,6 @@ WORKLOADS: list[tuple[Workload, tuple[str, ...]]] = [
     (tar_and_rm, ("tar", "tar-in-box", "rm")),
     (save, ("save",)),
     (stats, ("stat-existing", "stat-missing")),
+    (changes, ("event", "seen")),
     (bulk, ("read-bulk", "read-bulk-again", "write-bulk")),
 ]
