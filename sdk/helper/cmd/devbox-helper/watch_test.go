@@ -319,6 +319,37 @@ func TestEveryRenamedNameIsDecided(t *testing.T) {
 }
 
 // TestDirectoriesChangeWithTheirEntries: inotify is silent about the times of a directory.
+// A client knows a directory by the name that it was told last.
+func TestARenameIsToldBeforeWhatIsBelow(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/one/sub/f", "x")
+	c := start(t, dir, options{})
+	c.watch("", true)
+	here, there := "one", "two"
+	for round := range 20 {
+		os.Chmod(dir+"/"+here+"/sub/f", os.FileMode(0o600+round%2*0o44)) // waits, and is told under the new name
+		os.Rename(dir+"/"+here, dir+"/"+there)
+		marker := fmt.Sprint("marker", round)
+		write(t, dir+"/"+marker, "")
+		renamed, told := false, false
+		for _, e := range c.until(marker) {
+			switch string(e.At(1).Bytes) {
+			case there:
+				renamed = renamed || string(e.At(4).Bytes) == here
+			case there + "/sub/f":
+				if !renamed {
+					t.Fatal("an entry is told of before the rename of its directory")
+				}
+				told = e.At(3).At(0).Int&0o777 == int64(0o600+round%2*0o44)
+			}
+		}
+		if !renamed || !told {
+			t.Fatal(round, renamed, told)
+		}
+		here, there = there, here
+	}
+}
+
 func TestDirectoriesChangeWithTheirEntries(t *testing.T) {
 	dir := workspace(t)
 	write(t, dir+"/sub/f", "x")
