@@ -28,13 +28,14 @@ func (r *run) remove(o *operation) error {
 	if err != nil {
 		return err
 	}
+	if found == nil && r.doubt {
+		r.track.Left(p.path, nil)
+		return nil
+	}
 	if err := r.check(o.pre, p, found); err != nil {
 		return err
 	}
 	switch {
-	case found == nil && r.doubt:
-		r.track.Left(p.path, nil)
-		return nil
 	case found == nil:
 		return syscall.ENOENT
 	case found.IsDir() && o.kind == "unlink":
@@ -132,7 +133,7 @@ func (r *run) rename(o *operation) (attr, other *root.Attr, err error) {
 	if ino, began := r.intents[o.seq]; r.doubt && began && target != nil && target.Ino == ino && (source == nil || source.Ino != ino) {
 		return r.finishRename(o, from, to, source)
 	}
-	if r.doubt && source == nil && target != nil && o.pre.kind == preAbsent {
+	if r.doubt && source == nil && target != nil {
 		if hint, ok := r.hints[o.seq]; ok && hint.attr != nil && hint.attr.Ino == target.Ino {
 			return r.finishRename(o, from, to, source)
 		}
