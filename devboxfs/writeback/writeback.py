@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +17,14 @@ import trio
 
 from devboxfs.core.deferral import stuck
 from devboxfs.core.ops import Operation, Source
-from devboxfs.core.records import RecordError
+from devboxfs.writeback.backlog import Backlog, Collector
 from devboxfs.writeback.conflict_log import ConflictLog
-from devboxfs.writeback.conflicts import ConflictStore
-from devboxfs.writeback.flusher import Flusher
 from devboxfs.writeback.journal import Journal
-from devboxfs.writeback.journal_directory import JournalInUseError, find_journals
-from devboxfs.writeback.journal_reading import Control
-from devboxfs.writeback.keeping import Keeper
-from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT, Limits
+from devboxfs.writeback.one_journal import OneJournal
 from devboxfs.writeback.requests import SyncRequest
-from devboxfs.writeback.restoring import restore
-from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
+from devboxfs.writeback.seams import ConflictReport, Link, Listener
 from devboxfs.writeback.spools import Spool, write_spool
-from sealos_devbox import Version
 
 __all__ = ["Refusal", "WriteBack", "WriteBackStatistics"]
 
@@ -90,84 +81,55 @@ class WriteBack:
         OSError when the directory cannot be used.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        adopted: list[WriteBack] = []
-        unreadable: list[tuple[Path, str]] = []
-        for path in find_journals(directory):
-            try:
-                adopted.append(cls._adopt(path, directory, limits, monotonic))
-            except JournalInUseError:
-                continue
-            except RecordError as error:
-                _log.error("journal %s is left alone: %s", path, error)
-                unreadable.append((path, str(error)))
-        if adopted:
-            first, *others = adopted
+        backlog = Backlog(directory, limits, monotonic)
+        backlog.find()
+        if backlog.journals:
+            one = backlog.journals.pop(0)
         else:
             journal = Journal.create(directory, box_uid=box_uid, box_name=box_name, limits=limits)
-            first, others = cls(journal, [], directory, limits, monotonic), []
-        first._stand_for(others, unreadable)
-        return first
-
-    @classmethod
-    def _adopt(
-        cls, path: Path, directory: Path, limits: Limits, monotonic: Callable[[], float]
-    ) -> WriteBack:
-        journal, found = Journal.adopt(path, limits)
-        try:
-            return cls(journal, found, directory, limits, monotonic)
-        except BaseException:
-            journal.close()
-            raise
+            one = OneJournal(journal, [], limits, monotonic)
+        return cls(one, backlog, limits, monotonic)
 
     def __init__(
         self,
-        journal: Journal,
-        found: list[Operation | Control],
-        directory: Path,
+        one: OneJournal,
+        backlog: Backlog,
         limits: Limits,
         monotonic: Callable[[], float],
     ) -> None:
-        self._journal = journal
         self._limits = limits
-        self._ledger = Ledger(journal, limits, monotonic)
-        restore(self._ledger, found)
-        self._directory = directory
         self._monotonic = monotonic
-        self.set_aside: list[tuple[Path, int]] = []
-        """Journals that the box does not take (errno): they stay, and are tried at the next mount,
-        or when somebody asks for it."""
-        self._flusher = self._new_flusher()
-        # A journal that was in use may be known to the box.
-        self._flusher.attachment.detached = not found
-        if journal.damage is not None:
-            self._flusher.setbacks.last_error = journal.damage
-        self.unreadable: list[tuple[Path, str]] = []
-        """Journals that this version cannot read, and why: they are left as they are."""
-        self.damage = [journal.damage] if journal.damage is not None else []
-        """What of journals could not be read, and where it is kept."""
-        self._others: list[WriteBack] = []
+        self._backlog = backlog
         """Of mounts that died besides; recover() brings them to the box and finishes them."""
         self._unsynced = trio.Event()
-        self._closed = False
-        self._make_room = journal.make_room
+        for other in backlog.journals:
+            one.journal.next_oid = max(one.journal.next_oid, other.next_oid())
+        self._make_room = one.journal.make_room
+        self._use(one)
 
-    def _stand_for(self, others: list[WriteBack], unreadable: list[tuple[Path, str]]) -> None:
-        self._others = others
-        self.unreadable = unreadable
-        for other in others:
-            self._journal.next_oid = max(self._journal.next_oid, other.next_oid())
-            self.damage += other.damage
+    def _use(self, one: OneJournal) -> None:
+        self._one = one
+        self._journal, self._ledger, self._flusher = one.journal, one.ledger, one.flusher
 
-    def _new_flusher(self) -> Flusher:
-        directory = self._directory
-        store = ConflictStore(directory / "conflicts")
-        keeper = Keeper(self._ledger, store, ConflictLog(directory))
-        return Flusher(self._ledger, keeper, self._limits, self._monotonic)
+    @property
+    def unreadable(self) -> list[tuple[Path, str]]:
+        """Journals that this version cannot read, and why: they are left as they are."""
+        return self._backlog.unreadable
+
+    @property
+    def damage(self) -> list[str]:
+        """What of journals could not be read, and where it is kept."""
+        return self._backlog.damage
+
+    @property
+    def set_aside(self) -> list[tuple[Path, int]]:
+        """Journals that the box does not take (errno): they stay, and are tried again later."""
+        return self._backlog.set_aside
 
     @property
     def conflict_log(self) -> ConflictLog:
         """The conflicts of this box that nobody has resolved."""
-        return ConflictLog(self._directory)
+        return ConflictLog(self.path.parent)
 
     @property
     def path(self) -> Path:
@@ -180,7 +142,7 @@ class WriteBack:
 
         Call recover().
         """
-        return self._ledger.pending or bool(self._others)
+        return self._ledger.pending or bool(self._backlog.journals)
 
     @property
     def known_full(self) -> bool:
@@ -214,9 +176,7 @@ class WriteBack:
 
     def next_oid(self) -> int:
         """Return a number for a new object that no operation of this journal has ever used."""
-        oid = self._journal.next_oid
-        self._journal.next_oid = oid + 1
-        return oid
+        return self._one.next_oid()
 
     def append(self, op: Operation) -> int:
         """Accept any operation but a WRITE; sets and returns op.seq.
@@ -363,22 +323,7 @@ class WriteBack:
 
         `progress(settled, total)` is called as operations settle. For unmount; needs run().
         """
-        flusher, ledger = self._flusher, self._ledger
-        start = flusher.settled_count
-        flusher.cutter.hurry = flusher.draining = True
-        ledger.try_again()
-        flusher.nudge()
-        try:
-            while ledger.pending or not flusher.attachment.detached:
-                if ledger.stuck:
-                    return False
-                await flusher.wait_progress()
-                if progress is not None:
-                    done = flusher.settled_count - start
-                    progress(done, done + ledger.unsettled)
-        finally:
-            flusher.cutter.hurry = flusher.draining = False
-        return True
+        return await self._one.drain(progress)
 
     async def recover(self, link: Link) -> list[ConflictReport]:
         """Bring everything that the journal holds to the box; returns what became a conflict.
@@ -387,8 +332,8 @@ class WriteBack:
         box does not take (no space, no permission) stays as it is, `set_aside` names it, and a new
         one takes its place.
         """
-        listener = _Collector()
-        await self._bring_in(link, listener)
+        listener = Collector()
+        await self._backlog.bring_in(link, listener)
         # Those that were on their way to their conflict names may not have been reported.
         listener.conflicts += [
             ConflictReport(to.oid, to.old, to.errno, to.remote, to.new)
@@ -396,7 +341,7 @@ class WriteBack:
         ]
         if self._ledger.pending:
             try:
-                await self.flush_with(link, listener, drain=False)
+                await self._one.flush_with(link, listener, drain=False)
             except OSError as error:
                 self._begin_anew(error.errno or errno.EIO)
         return listener.conflicts
@@ -406,76 +351,26 @@ class WriteBack:
 
         `link` is one of its own, so that the changes are told to the mount as anybody's are.
         """
-        self.set_aside.clear()
-        for path in find_journals(self._directory):
-            if path == self._journal.path:
-                continue
-            with suppress(JournalInUseError, RecordError):
-                self._others.append(
-                    self._adopt(path, self._directory, self._limits, self._monotonic)
-                )
-        listener = _Collector()
-        await self._bring_in(link, listener)
+        self._backlog.set_aside.clear()
+        self._backlog.find(but=self._journal.path)
+        listener = Collector()
+        await self._backlog.bring_in(link, listener)
         return listener.conflicts
 
-    async def _bring_in(self, link: Link, listener: _Collector) -> None:
-        for other in list(self._others):
-            try:
-                await other.flush_with(link, listener, drain=True)
-            except OSError as error:
-                self.set_aside.append((other.path, error.errno or errno.EIO))
-            finally:
-                other.close()
-                self._others.remove(other)
-
     def _begin_anew(self, number: int) -> None:
-        old = self._journal
-        meta = old.meta
+        before, old = self._one, self._journal
         new = Journal.create(
-            self._directory,
-            box_uid=str(meta["box_uid"]),
-            box_name=str(meta["box_name"]),
+            old.path.parent,
+            box_uid=str(old.meta["box_uid"]),
+            box_name=str(old.meta["box_name"]),
             limits=self._limits,
         )
         new.next_oid = old.next_oid
-        before = self._flusher.keeper
-        old.close()
-        self.set_aside.append((old.path, number))
-        self._journal = new
         new.make_room = self._make_room
-        self._ledger = Ledger(new, self._limits, self._monotonic)
-        self._flusher = self._new_flusher()
-        self._flusher.keeper.go_on_from(before)
-
-    async def flush_with(self, link: Link, listener: Listener, *, drain: bool) -> None:
-        """Run until nothing is pending; `drain`: and the box has forgotten the journal.
-
-        Raises OSError with the box's errno when it refuses changes; they stay in the journal then.
-        """
-        flusher, ledger = self._flusher, self._ledger
-        flusher.cutter.hurry = True
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(flusher.run, link, listener)
-                while ledger.pending and flusher.setbacks.trouble is None and not ledger.stuck:
-                    await flusher.wait_progress()
-                if drain and flusher.setbacks.trouble is None and not ledger.stuck:
-                    await self.drain()
-                nursery.cancel_scope.cancel()
-        except ExceptionGroup as group:
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
-        finally:
-            flusher.cutter.hurry = False
-        number = 0
-        if flusher.setbacks.trouble is not None:
-            number = flusher.setbacks.trouble.errno
-            flusher.setbacks.trouble = None
-        elif ledger.stuck:
-            number = next(iter(ledger.held_numbers().values()))
-        if number:
-            raise OSError(number, os.strerror(number))
+        before.close()
+        self._backlog.set_aside.append((old.path, number))
+        self._use(OneJournal(new, [], self._limits, self._monotonic))
+        self._flusher.keeper.go_on_from(before.flusher.keeper)
 
     def discard(self, paths: Collection[bytes]) -> int:
         """Give up changes of objects at these paths that the box refuses, and what needs them.
@@ -550,28 +445,5 @@ class WriteBack:
 
         It is removed when drain() has finished and nothing came after it.
         """
-        if self._closed:
-            return
-        self._closed = True
-        for other in self._others:
-            other.close()
-        finished = not self._ledger.pending and self._flusher.attachment.detached
-        self._journal.close(remove=finished)
-
-
-class _Collector:
-    """Hears what became of operations before there is a file system to hear it."""
-
-    def __init__(self) -> None:
-        self.conflicts: list[ConflictReport] = []
-
-    def settled(self, batch: Settled) -> None:
-        """Keep the conflicts."""
-        self.conflicts += batch.conflicts
-
-    async def base_content(self, version: Version, size: int) -> bytes | None:
-        """Know nothing: there is no cache yet."""
-        return None
-
-    def trouble(self, errno: int, oids: set[int]) -> None:
-        """Do nothing: recover() raises it."""
+        self._backlog.close()
+        self._one.close()
