@@ -11,8 +11,9 @@ record                ``u32 length | u32 crc32 | u8 kind | u64 seq | payload``
 
 `length` counts what follows the crc; the crc is over the same bytes. `previous_end` is where the
 records of the segment before end: what is after that was never acknowledged. Kinds below 32 are
-operations (`seq` is theirs), the others are the flusher's, with a MessagePack payload (`seq` is the
-batch's number). The bytes of a WRITE are the end of its record's payload, or lie in a spool file.
+operations (`seq` is theirs), the others are the flusher's, with a MessagePack payload of
+batch_records.py (`seq` is the batch's number). The bytes of a WRITE are the end of its record's
+payload, or lie in a spool file.
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 
-import msgspec
-
 from devboxfs.core.ops import Blob, Kind, Operation, Source
-from sealos_devbox import Attributes, Version
+from sealos_devbox import Version
 
 __all__ = [
     "BATCH",
@@ -34,17 +33,9 @@ __all__ = [
     "LINK",
     "RECORD_HEADER_SIZE",
     "RESULT",
-    "BatchRecord",
     "BlobId",
     "Header",
-    "ImageRecord",
-    "LeftRecord",
-    "LinkRecord",
-    "MemberRecord",
-    "OwnerRecord",
     "RecordError",
-    "RelocationRecord",
-    "ResultRecord",
     "Scanned",
     "decode_operation",
     "encode_operation",
@@ -364,99 +355,3 @@ def decode_operation(
     if cursor.position != len(payload):
         raise RecordError("record is too long")
     return op
-
-
-class ImageRecord(msgspec.Struct, array_like=True, frozen=True):
-    """The content that a batch carries for one object."""
-
-    oid: int
-    base_size: int
-    size: int
-    extents: list[tuple[int, int, int, int, int, int]]
-    """(offset, length, then the blob's id, then the offset in it)."""
-
-
-class MemberRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One content of a batch: a range of an object's image."""
-
-    oid: int
-    offset: int
-    length: int
-    mode: int
-    mtime_ns: int
-
-
-class OwnerRecord(msgspec.Struct, array_like=True, frozen=True):
-    """Which operations a wire operation stands for."""
-
-    wire: int
-    oid: int
-    seqs: list[int]
-    other: int = 0
-    """The object that a RENAME replaces or is exchanged with."""
-
-
-class BatchRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A batch as it is sent, and is sent again: the wire operations are kept, not planned anew.
-
-    A later version of the program may plan otherwise, and the box has logged these.
-    """
-
-    number: int
-    incarnation: bytes
-    first_wire: int
-    next_wire: int
-    operations: msgspec.Raw
-    members: list[MemberRecord]
-    images: list[ImageRecord]
-    owners: list[OwnerRecord]
-    vanished: list[int]
-    sync: list[bytes] | bool | None = None
-    resume: int | None = None
-    bypass: bool = False
-    covers: int = 0
-    """The last seq of its cut."""
-
-
-class LeftRecord(msgspec.Struct, array_like=True, frozen=True):
-    """What the box has of an object after a batch."""
-
-    oid: int
-    version: Version | None
-    size: int
-    absent: bool = False
-    ino: int = 0
-    lost: bool = False
-    is_dir: bool = False
-
-
-class RelocationRecord(msgspec.Struct, array_like=True, frozen=True):
-    """After a conflict: where the operations of an object go from now on."""
-
-    oid: int
-    old: bytes
-    new: bytes
-    first_seq: int
-    subtree: bool
-    errno: int
-    remote: Attributes | None
-
-
-class ResultRecord(msgspec.Struct, array_like=True, frozen=True):
-    """What became of a batch. Operations of it that are not settled wait again."""
-
-    number: int
-    settled: list[int]
-    left: list[LeftRecord]
-    relocations: list[RelocationRecord]
-    resume: int | None = None
-    """Trouble: the wire seq from which the box wants to go on."""
-    withdrawn: bool = False
-    """The box has applied nothing of it; another batch gets the number."""
-
-
-class LinkRecord(msgspec.Struct, array_like=True, frozen=True):
-    """The journal is about to be attached to a helper with this generation, or was."""
-
-    generation: int
-    boot_id: str = ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from devboxfs.core.batch_records import RelocationRecord
 from devboxfs.core.ops import Kind, Operation
-from devboxfs.core.records import RelocationRecord
 
 __all__ = ["redirect"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from devboxfs.core import records
-from devboxfs.core.records import LinkRecord
+from devboxfs.core.batch_records import LinkRecord
 from devboxfs.writeback.ledger import Ledger
 from sealos_devbox import BoxFileError, FileTransport
 

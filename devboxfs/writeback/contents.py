@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+from devboxfs.core.batch_records import ImageRecord
 from devboxfs.core.extents import BlobPiece, ExtentMap
 from devboxfs.core.ops import Blob
-from devboxfs.core.records import BlobId, ImageRecord
+from devboxfs.core.records import BlobId
 from devboxfs.writeback.blobs import LocalBlob
 
 __all__ = ["ImageContent", "image_from_record", "image_to_record", "store_image"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from devboxfs.core import records
+from devboxfs.core.batch_records import BatchRecord, MemberRecord, OwnerRecord, RelocationRecord
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Blob, Operation
 from devboxfs.core.planned import Left, Owner, Plan
-from devboxfs.core.records import BatchRecord, BlobId, RelocationRecord
+from devboxfs.core.records import BlobId
 from devboxfs.writeback.contents import ImageContent, image_from_record, image_to_record
 from sealos_devbox import ApplyResult, Batch, ContentMember
 
@@ -121,11 +121,10 @@ def record_of(
         next_wire=planned.next_wire,
         operations=msgspec.Raw(_ENCODER.encode(planned.operations)),
         members=[
-            records.MemberRecord(m.oid, m.offset, m.length, m.mode, m.mtime_ns)
-            for m in planned.members
+            MemberRecord(m.oid, m.offset, m.length, m.mode, m.mtime_ns) for m in planned.members
         ],
         images=[image_to_record(oid, image) for oid, image in planned.images.items()],
-        owners=[records.OwnerRecord(o.wire, o.oid, o.seqs, o.other) for o in planned.owners],
+        owners=[OwnerRecord(o.wire, o.oid, o.seqs, o.other) for o in planned.owners],
         vanished=planned.vanished,
         sync=sync,
         resume=resume,

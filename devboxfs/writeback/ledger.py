@@ -3,6 +3,8 @@
 Nothing here awaits, so every method is atomic. restoring.py brings back from the journal the state
 that these methods had led to; selection.py chooses what goes, in_flight.py is a batch on its way.
 
+One file although it is long: all of it keeps the invariants over the same few collections.
+
 Invariants:
 
 * An accepted operation is in `waiting`, or in exactly one batch of `batches`, until it is settled.
@@ -22,11 +24,11 @@ from dataclasses import dataclass
 import msgspec
 
 from devboxfs.core import records
+from devboxfs.core.batch_records import LeftRecord, RelocationRecord, ResultRecord
 from devboxfs.core.deferral import Blocked, bypassing, stuck
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.plan import plan
 from devboxfs.core.planned import Left
-from devboxfs.core.records import LeftRecord, RelocationRecord, ResultRecord
 from devboxfs.core.relocation import redirect
 from devboxfs.writeback.in_flight import InFlight, Result, record_of
 from devboxfs.writeback.journal import Journal

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
+from devboxfs.core.batch_records import RelocationRecord
 from devboxfs.core.deferral import Blocked
 from devboxfs.core.extents import BasePiece, ExtentMap
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.planned import Left, Owner
-from devboxfs.core.records import RelocationRecord
 from devboxfs.writeback.conflicts import conflict_name, is_conflict_name
 from devboxfs.writeback.in_flight import InFlight, Result
 from devboxfs.writeback.ledger import Ledger

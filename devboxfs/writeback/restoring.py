@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import msgspec
 
 from devboxfs.core import records
+from devboxfs.core.batch_records import BatchRecord, LinkRecord, ResultRecord
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.planned import Left
-from devboxfs.core.records import BatchRecord, LinkRecord, RecordError, ResultRecord
+from devboxfs.core.records import RecordError
 from devboxfs.writeback.in_flight import InFlight
 from devboxfs.writeback.journal_reading import Control
 from devboxfs.writeback.ledger import Ledger
