@@ -24,12 +24,13 @@ from devboxfs.core.planned import Left
 from devboxfs.writeback import faults
 from devboxfs.writeback.attachment import Attachment
 from devboxfs.writeback.cutting import Cutter
+from devboxfs.writeback.decisions import TROUBLE, Decision
 from devboxfs.writeback.giving_up import discarded, meant_for_what_is_lost
 from devboxfs.writeback.in_flight import InFlight
 from devboxfs.writeback.keeping import Keeper
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import Limits
-from devboxfs.writeback.outcomes import TROUBLE, Decision, decide
+from devboxfs.writeback.outcomes import decide
 from devboxfs.writeback.requests import SyncRequest, SyncRequests
 from devboxfs.writeback.seams import Link, Listener, Settled
 from devboxfs.writeback.sending import Sender

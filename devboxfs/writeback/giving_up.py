@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from devboxfs.core.deferral import stuck
 from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind, Operation
+from devboxfs.writeback.decisions import Decision, Keep
 from devboxfs.writeback.in_flight import Result
 from devboxfs.writeback.ledger import Ledger
-from devboxfs.writeback.outcomes import Decision, Keep
 from devboxfs.writeback.seams import Settled
 
 __all__ = ["discarded", "image_of", "meant_for_what_is_lost"]

@@ -15,9 +15,9 @@ import trio
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.writeback.conflict_log import ConflictLog
 from devboxfs.writeback.conflicts import ConflictStore, conflict_name, is_conflict_name
+from devboxfs.writeback.decisions import Decision, Keep
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import INLINE_LIMIT
-from devboxfs.writeback.outcomes import Decision, Keep
 from devboxfs.writeback.seams import ConflictReport, Listener
 
 __all__ = ["COPIED_AT_ONCE", "Keeper"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import trio
 
 from devboxfs.core.ops import Operation
+from devboxfs.writeback.decisions import Decision
 from devboxfs.writeback.ledger import Ledger
-from devboxfs.writeback.outcomes import Decision
 
 __all__ = ["SyncRequest", "SyncRequests"]
 

@@ -10,9 +10,9 @@ import trio
 
 from devboxfs.writeback import faults
 from devboxfs.writeback.attachment import Attachment
+from devboxfs.writeback.decisions import TROUBLE
 from devboxfs.writeback.in_flight import InFlight
 from devboxfs.writeback.ledger import Ledger
-from devboxfs.writeback.outcomes import TROUBLE
 from devboxfs.writeback.setbacks import Setbacks
 from sealos_devbox import BoxFileError, DevboxError, FileTransport, TransportError
 

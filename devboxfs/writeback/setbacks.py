@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from devboxfs.writeback.decisions import Decision
 from devboxfs.writeback.ledger import Ledger
 from devboxfs.writeback.limits import Limits
-from devboxfs.writeback.outcomes import Decision
 
 __all__ = ["ROOM", "Setbacks", "Trouble"]
 
