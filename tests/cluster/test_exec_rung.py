@@ -17,6 +17,7 @@ from tests.cluster.boxes import Box
 from tests.cluster.cluster import NAMESPACE
 from tests.cluster.pods import plain_pod
 from tests.contract.transport_contract import TransportContract
+from tests.support.long import LONG
 
 WHAT = (
     "test_the_peer_introduces_itself",
@@ -26,13 +27,15 @@ WHAT = (
     "test_list",
     "test_snapshot",
     "test_large_and_many_contents",
+    "test_stream",
     "test_exec",
     "test_exec_of_what_does_not_exist",
     "test_exec_much_in_and_out",
     "test_signals_and_status",
     "test_leaving_kills_the_command",
 )
-"""Of the contract: what depends on the tools and on the server. All of it is tried without."""
+"""Of the contract: what depends on the tools and on the server. All of it is tried without, and
+here too where there is time (DEVBOX_TEST_LONG)."""
 
 
 @pytest.fixture(scope="module", params=["posix", "posix-notar", "busybox"])
@@ -52,8 +55,11 @@ def contract_box(request, cluster) -> Iterator[Box]:
     cluster.delete(f"{box.pods}/{name}")
 
 
-class TestPlainExec:
+class TestPlainExec(TransportContract if LONG else object):
     contents = 60
+    call_bytes = 2000
+    many_calls = 30
+    at_once = 50
     transport = TransportContract.transport
     require = TransportContract.require
     run = TransportContract.run
@@ -86,5 +92,5 @@ class TestPlainExec:
                 yield transport
 
 
-for _name in WHAT:
+for _name in () if LONG else WHAT:
     setattr(TestPlainExec, _name, getattr(TransportContract, _name))
