@@ -13,7 +13,7 @@ from typing import Any
 
 from sealos_devbox._async.control.boundary import changing_state, create_once, of_box, web_route
 from sealos_devbox._async.control.http import ControlHttp
-from sealos_devbox._async.control.modern import CustomResource, unreliable
+from sealos_devbox._async.control.lineage import AMBIGUOUS, CustomResource, unreliable
 from sealos_devbox._async.service import BoxDetail
 from sealos_devbox._planning import bodies, metrics, payloads
 from sealos_devbox._planning.addresses import box_path
@@ -25,11 +25,7 @@ from sealos_devbox.errors import (
     AlreadyExistsError,
     BoxNotFoundError,
     CapabilityError,
-    DeadlineExceededError,
     NotFoundError,
-    ProtocolError,
-    ServerError,
-    TransportError,
 )
 from sealos_devbox.models import (
     BoxInfo,
@@ -47,7 +43,6 @@ from sealos_devbox.models import (
 __all__ = ["FlatControl"]
 
 _V1 = "/api/v1/devbox"
-_AMBIGUOUS = (TransportError, DeadlineExceededError, ServerError, ProtocolError)
 
 
 class FlatControl:
@@ -283,7 +278,7 @@ class FlatControl:
         try:
             with of_box(name):
                 await self._call("POST", "/release", what, json=body, repeatable=False)
-        except _AMBIGUOUS:
+        except AMBIGUOUS:
             if not any(release.tag == tag for release in await self.releases(name)):
                 raise
 

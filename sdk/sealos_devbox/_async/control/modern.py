@@ -3,15 +3,18 @@
 Made by v1: nearly everything, for it is what the service's own clients use. By v2alpha: metrics
 (v1's are a hundred times too large), sizes that v1 has no choice for, when a box was made, and
 looking at a box whose template is gone from the region's database.
+
+One file although it is long: the calls of one lineage, each a few lines about one route. What it
+shares with the older one is in lineage.py.
 """
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from sealos_devbox._async.control.boundary import (
     changing_state,
@@ -20,23 +23,28 @@ from sealos_devbox._async.control.boundary import (
     of_box,
 )
 from sealos_devbox._async.control.http import ControlHttp
+from sealos_devbox._async.control.lineage import (
+    AMBIGUOUS,
+    CustomResource,
+    field_of,
+    same_ports,
+    unreliable,
+)
+from sealos_devbox._async.control.neighbours import agent_health, runtimes
 from sealos_devbox._async.service import BoxDetail
 from sealos_devbox._planning import bodies, metrics, payloads
 from sealos_devbox._planning.addresses import agent_address, box_path
-from sealos_devbox._planning.answers import Answer, bare_data, v1_data, v2_data
+from sealos_devbox._planning.answers import bare_data, v1_data, v2_data
 from sealos_devbox._planning.quantities import check_resources
 from sealos_devbox._planning.spec import BoxSpec
 from sealos_devbox.errors import (
     AuthenticationError,
     BoxNotFoundError,
-    DeadlineExceededError,
     DevboxError,
-    MetricsUnreliableError,
     NotFoundError,
     ProtocolError,
     ServerError,
     ServiceError,
-    TransportError,
 )
 from sealos_devbox.models import (
     BoxInfo,
@@ -50,25 +58,11 @@ from sealos_devbox.models import (
     Runtime,
     Template,
 )
-from sealos_devbox.secret import Secret
 
-__all__ = ["CustomResource", "ModernControl", "agent_health", "unreliable"]
+__all__ = ["ModernControl"]
 
 _V1 = "/api/v1/devbox"
 _V2 = "/api/v2alpha/devbox"
-_AMBIGUOUS = (TransportError, DeadlineExceededError, ServerError, ProtocolError)
-
-
-class CustomResource(Protocol):
-    """Changes a box where the REST API has no field for it: on its object in the cluster."""
-
-    async def check(self) -> None:
-        """Raise what `patch` would, if that can be told before."""
-        ...
-
-    async def patch(self, name: str, body: Mapping[str, Any]) -> None:
-        """Apply a merge patch; raises CapabilityError where there is no way to."""
-        ...
 
 
 class ModernControl:
@@ -216,13 +210,13 @@ class ModernControl:
                 repeatable=False,
                 or_else=NotFoundError,
             )
-        except _AMBIGUOUS:
+        except AMBIGUOUS:
             # Repeating it would make new ports twice: see what became of it.
             present = (await self.detail(name)).info.ports
-            if _same_ports(present, ports):
+            if same_ports(present, ports):
                 return list(present)
             raise
-        found: builtins.list[Port] = payloads.items(_field(data, "ports"), payloads.port_of)
+        found: builtins.list[Port] = payloads.items(field_of(data, "ports"), payloads.port_of)
         return found
 
     async def autostart(self, name: str, command: str | None) -> None:
@@ -312,7 +306,7 @@ class ModernControl:
         what = f"Making the release {tag!r} of the box {name!r}"
         try:
             await self._box_call("POST", name, "/release", what, json=body, repeatable=False)
-        except _AMBIGUOUS:
+        except AMBIGUOUS:
             if not any(release.tag == tag for release in await self.releases(name)):
                 raise
 
@@ -342,10 +336,10 @@ class ModernControl:
             repeatable=False,
             or_else=NotFoundError,
         )
-        domains = _field(data, "publicDomains")
+        domains = field_of(data, "publicDomains")
         hosts = [one.get("host") for one in domains or () if isinstance(one, dict)]
         return Deployment(
-            name=str(_field(data, "appName") or ""),
+            name=str(field_of(data, "appName") or ""),
             kind="deployment",
             tag=tag,
             domains=tuple(host for host in hosts if isinstance(host, str) and host),
@@ -468,71 +462,10 @@ class ModernControl:
         return self._http.credentials.header != before
 
 
-def unreliable(name: str, shared: Sequence[str]) -> MetricsUnreliableError:
-    """Make the error for figures in which other boxes are mixed."""
-    return MetricsUnreliableError(
-        f"The service would average the metrics of {name!r} with those of {', '.join(shared)}: it "
-        "tells boxes apart by the beginnings of their names.",
-        hop="control-plane",
-        hint="Give allow_shared=True to have the average; a name without a hyphen that no other "
-        "begins with has figures of its own.",
-    )
-
-
-async def agent_health(http: ControlHttp, url: str, token: Secret | None) -> str | None:
-    """Ask an agent: None when it is well. Only an engine that trusts nobody wants its token."""
-    try:
-        answer: Answer = await http.get_foreign(f"{url}/health")
-        if answer.status == 401 and token is not None:
-            answer = await http.get_foreign(f"{url}/health", token)
-    except TransportError as error:
-        return str(error)
-    if answer.status != 200 or not answer.json:
-        text = answer.body[:100].decode("utf-8", "replace").strip()
-        return f"HTTP {answer.status}{f': {text}' if text.isprintable() and text else ''}"
-    try:
-        status = _field(answer.decoded(), "healthStatus")
-    except ProtocolError as error:
-        return str(error)
-    return None if status == "ok" else f"it says {status!r}"
-
-
-async def runtimes(http: ControlHttp, templates: Sequence[Template]) -> builtins.list[Runtime]:
-    """Return the runtimes of the templates, with what the template market says of them."""
-    known: dict[str, Runtime] = {}
-    try:
-        answer = await http.send(
-            "GET",
-            "/api/templateRepository/listOfficial",
-            what="Listing the runtimes",
-            repeatable=True,
-        )
-        data = v1_data(answer)
-        lists = data.values() if isinstance(data, dict) else [data]
-        for one in lists:
-            if isinstance(one, builtins.list):
-                for runtime in payloads.items(one, payloads.runtime):
-                    known.setdefault(runtime.name, runtime)
-    except (ServiceError, ProtocolError):
-        pass  # a route of the web interface, which promises nothing
-    return [known.get(template.runtime) or Runtime(template.runtime) for template in templates]
-
-
 def _port_errors(data: object) -> builtins.list[str]:
-    failed = _field(data, "portErrors")
+    failed = field_of(data, "portErrors")
     return [
         f"Port {one.get('port')} was not opened: {one.get('error')}"
         for one in failed or ()
         if isinstance(one, dict)
     ]
-
-
-def _same_ports(present: Sequence[Port], wanted: Sequence[PortRequest | Port]) -> bool:
-    def facts(ports: Sequence[PortRequest | Port]) -> set[tuple[int, str, bool]]:
-        return {(port.number, port.protocol, port.public) for port in ports}
-
-    return facts(present) == facts(wanted)
-
-
-def _field(data: object, key: str) -> Any:  # noqa: ANN401 - a part of what a route answers
-    return data.get(key) if isinstance(data, dict) else None

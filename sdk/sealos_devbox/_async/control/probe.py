@@ -5,7 +5,8 @@ from __future__ import annotations
 from sealos_devbox._async.control.boundary import missing_route
 from sealos_devbox._async.control.flat import FlatControl
 from sealos_devbox._async.control.http import ControlHttp
-from sealos_devbox._async.control.modern import CustomResource, ModernControl
+from sealos_devbox._async.control.lineage import CustomResource
+from sealos_devbox._async.control.modern import ModernControl
 from sealos_devbox._async.service import ControlPlane
 from sealos_devbox.errors import NotFoundError, ProtocolError
 
