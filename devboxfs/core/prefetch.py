@@ -2,7 +2,7 @@
 
 A **scan** is one program's walk over files that follow each other in reading order. A **window** is
 what was guessed for a scan in one go. A miss, and the first read of a guessed file, are told to
-`Prefetch`, which says how much to guess next: windows grow fourfold while guesses are read, and
+`Prefetch`, which says how much to guess next: windows grow while guesses are read, and
 shrink to a handful when they are not, so that random access does not download the tree.
 """
 
@@ -30,11 +30,15 @@ __all__ = [
 LEVELS = (
     (4, 64 * 1024),
     (32, 256 * 1024),
-    (128, 1024 * 1024),
-    (512, 4 * 1024 * 1024),
+    (448, 4 * 1024 * 1024),
+    (448, 4 * 1024 * 1024),
     (1024, 8 * 1024 * 1024),
 )
-"""(files, bytes) of a window. 1,024 files of source code are about 4 MiB."""
+"""(files, bytes) of a window. 1,024 files of source code are about 4 MiB.
+
+Who has read half of the first one walks: each size in between would cost a round trip. The next is
+given twice, or a copy of 500 files out of a large tree would fetch three times as many.
+"""
 
 FIRST_LEVEL = 1
 

@@ -169,12 +169,12 @@ def test_cold_copy_of_500_files(furnished: MountedBox, record_property: Record) 
         counter = Counter(furnished, record_property)
         cold = copy_out(furnished)
         counter.round_trips()
-        counter.waited()
+        assert counter.waited() <= 5
         furnished.umount()
         furnished.start(delay_ms=500)  # the caches stay
         os.listdir(furnished.mount / "tree")
         work = copy_out(furnished)
-        # The target is 5 round trips; 7 to 8 are seen, as windows grow by what was read of them.
+        # The target is 5 round trips; 4 to 6 are seen. The rest is what a busy machine adds.
         assert cold - work < 8.9 * 0.5
     finally:
         furnished.umount()
