@@ -221,6 +221,7 @@ class Remote:
     async def session(self, transport: FileTransport) -> None:
         """Watch and snapshot on one connection; ends by an error of the connection."""
         self._heard, self.snapshot_complete = None, False
+        self.table.heard(None)
         async with transport.watch(b"", prune=self.visibility.prune) as events:
             first = await events.receive()
             if first is None:
@@ -247,6 +248,7 @@ class Remote:
     def _told(self, number: int | None = None) -> None:
         if number is not None:
             self._heard = number
+            self.table.heard(number)
         news, self._news = self._news, trio.Event()
         news.set()
 

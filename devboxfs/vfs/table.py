@@ -90,6 +90,9 @@ class Table:
         self.watchers = Watchers()
         self.log = EventLog()
         self.root = Directory(ROOT_INO, root, root)
+        self._ahead: dict[tuple[int, bytes], int] = {}
+        """Names whose outcome is younger than events that are still on their way: which ones."""
+        self._heard = 0
         self.root_gone = False
         """Whether the directory that is mounted was removed in the box."""
         self.nodes: dict[int, Node] = {ROOT_INO: self.root}
@@ -350,6 +353,8 @@ class Table:
         if directory.held(name):
             self._stash(directory, name, event, attr)
             return
+        if self._overtaken(directory, name, event):
+            return
         self.log.note(directory.ino, name, event)
         if self.hides is not None and self._hide(directory, name, attr):
             return
@@ -390,6 +395,8 @@ class Table:
             or ((there := target.children.get(new)) is not None and there.pending)
             or node.links is not None
             or (self.hides is not None and self.hides(target, new, attr))
+            or self._overtaken(source, old, event)
+            or self._overtaken(target, new, event)
         ):
             return False
         self.log.note(source.ino, old, event)
@@ -502,11 +509,33 @@ class Table:
                     waiting.append(node)
                 self.kernel.entry(gone, name)
 
+    def heard(self, number: int | None) -> None:
+        """All events up to this one were worked in; None: they are numbered anew."""
+        self._heard = number or 0
+        if number is None:
+            self._ahead.clear()
+        elif self._ahead:
+            self._ahead = {key: last for key, last in self._ahead.items() if last > number}
+
+    def _get_ahead(self, directory: Directory, name: bytes, event: int) -> None:
+        """Note that an outcome knows more of a name than the events up to `event`.
+
+        The box decides events before it sends them, and an answer may pass them on its way: one
+        that says "gone" of what was there before our own would take ours away.
+        """
+        if event > self._heard:
+            self._ahead[directory.ino, name] = event
+
+    def _overtaken(self, directory: Directory, name: bytes, event: int) -> bool:
+        """Whether an event comes late; 0 is none."""
+        return bool(self._ahead) and 0 < event <= self._ahead.get((directory.ino, name), 0)
+
     # -- our own changes ---------------------------------------------------------------------------
 
     def name_settled(self, directory: Directory, name: bytes, event: int) -> None:
         """An operation of ours on a name has its outcome, which is as old as `event`."""
         self.log.note(directory.ino, name, OWN)
+        self._get_ahead(directory, name, event)
         if directory.release(name):
             self._hear(directory, name, event)
 
@@ -517,6 +546,7 @@ class Table:
         """
         for directory, name in node.names():
             self.log.note(directory.ino, name, OWN)
+            self._get_ahead(directory, name, event)
             if not directory.held(name):
                 self._hear(directory, name, event)
         heard, node.remote = node.remote, None

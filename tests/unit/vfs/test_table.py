@@ -419,3 +419,23 @@ def test_two_nodes_that_turn_out_to_be_one_object_become_one(table: Table, last:
     assert table.root.children[b"b"] is node
     assert {name for _, name in node.names()} == {b"a", b"b"}
     assert node.nlink == 2
+
+
+def test_an_event_that_an_answer_has_passed_says_nothing(table: Table) -> None:
+    """The box decided "gone" before it made ours; sent later, it would take ours away."""
+    listing(table, table.root, {})
+    ours = local(table, table.root, b"index.lock")
+    settle(table, table.root, b"index.lock", ours, attributes(70), event=9)
+    table.remote_name(table.root, b"index.lock", None, 8)
+    assert table.root.children[b"index.lock"] is ours
+    table.remote_name(table.root, b"index.lock", attributes(60), 9)
+    assert table.root.children[b"index.lock"] is ours
+    table.heard(9)
+    table.remote_name(table.root, b"index.lock", None, 10)
+    assert b"index.lock" not in table.root.children
+
+    other = local(table, table.root, b"other")
+    settle(table, table.root, b"other", other, attributes(71), event=20)
+    table.heard(None)  # another connection, which begins to count again
+    table.remote_name(table.root, b"other", None, 3)
+    assert b"other" not in table.root.children
