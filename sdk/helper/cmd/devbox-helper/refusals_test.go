@@ -109,3 +109,48 @@ func TestSetgidDirectories(t *testing.T) {
 		t.Errorf("%o", st.Mode)
 	}
 }
+
+// TestWithoutState: where nothing can be written down, everything that reads works, and changes say why they do not.
+func TestWithoutState(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/f", "content")
+	c := start(t, dir, options{args: []string{"--state", "/proc/none/of/it"}})
+	for _, one := range c.welcome.Get("capabilities").Items {
+		if s := string(one.Bytes); s == "apply" || s == "locks" {
+			t.Error(s)
+		}
+	}
+	if c.call("attach", random16(), 1).errno == 0 || c.call("locks", random16(), []any{}).errno == 0 || c.call("detach", random16()).errno == 0 {
+		t.Error("a journal without a place")
+	}
+	if a := c.apply([]any{[]any{1, "unlink", b("f"), []any{3}}}); a.errno == 0 {
+		t.Error("changed without a log")
+	}
+	if got := string(c.must("read", b("f"), nil, 0, -1, false).bytes()); got != "content" {
+		t.Error(got)
+	}
+}
+
+// TestRefusedCopies: sources that are not there or not as expected, targets that are.
+func TestRefusedCopies(t *testing.T) {
+	dir := workspace(t)
+	write(t, dir+"/f", "content")
+	write(t, dir+"/d/inside", "content")
+	write(t, dir+"/there", "kept")
+	c := start(t, dir, options{})
+	old := c.version("f")
+	write(t, dir+"/f", "changed")
+	c.expect(syscall.ENOENT, []any{1, "copy", b("x"), []any{0}, b("none"), []any{3}, false})
+	c.expect(syscall.ESTALE, []any{1, "copy", b("x"), []any{0}, b("f"), old, false})
+	c.expect(syscall.EEXIST, []any{1, "copy", b("there"), []any{0}, b("f"), []any{3}, false})
+	c.expect(syscall.EISDIR, []any{1, "copy", b("x"), []any{0}, b("d"), []any{3}, false})
+	c.expect(syscall.ENOENT, []any{1, "copy", b("no/x"), []any{0}, b("f"), []any{3}, false})
+	c.expect(syscall.ENOENT, []any{1, "rename", b("no/x"), []any{0}, b("f"), []any{3}, 0})
+	c.expect(syscall.ESTALE, []any{1, "rename", b("x"), []any{0}, b("f"), old, 0})
+	c.expect(syscall.ESTALE, []any{1, "link", b("x"), []any{0}, b("f"), old})
+	c.expect(syscall.ENOENT, []any{1, "link", b("x"), []any{0}, b("none"), []any{3}})
+	c.expect(syscall.ENOENT, []any{1, "rename", b("x"), []any{3}, b("none"), []any{3}, 2})
+	if read(t, dir+"/there") != "kept" || exists(dir+"/x") {
+		t.Error("something was done")
+	}
+}
