@@ -24,6 +24,7 @@ from tests.fakes.agent import TOKEN, FakeAgent, serve
 from tests.fakes.exec_server import exec_server
 from tests.fakes.helper import helper_binary
 from tests.fakes.shell_runner import LocalRunner
+from tests.support.long import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +129,23 @@ class TestBusybox(ByTransport, WeakFileContract):
 
 
 class TestToolsThroughTheAgent(ByTransport, WeakFileContract):
+    """The tools are those of TestPlainExec: without DEVBOX_TEST_LONG, what the agent may change."""
+
+    what = (
+        "test_what_was_written_is_read",
+        "test_ranges",
+        "test_odd_names",
+        "test_what_is_not_there",
+        "test_moving",
+        "test_changes_are_seen",
+        "test_uploading_and_downloading_files",
+    )
+
+    @pytest.fixture(autouse=True)
+    def _what(self, request: pytest.FixtureRequest) -> None:
+        if not LONG and request.node.originalname not in self.what:
+            pytest.skip("set DEVBOX_TEST_LONG=1 for all of the contract")
+
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
