@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	}
 	binary_ = filepath.Join(dir, "devbox-helper")
 	args := []string{"build", "-o", binary_}
-	if os.Getenv("GOCOVERDIR") != "" { // what the helpers run counts: `make coverage`
+	if os.Getenv("GOCOVERDIR") != "" { // what the helpers run counts, for go tool covdata
 		args = append(args, "-cover", "-coverpkg=sealos.io/devbox-helper/...")
 	}
 	if raceEnabled {
