@@ -35,8 +35,8 @@ async def check_reachable(endpoint: str, wait: float = CONNECT_WAIT) -> None:
             f"{endpoint} does not answer within {wait:g} s; the address was derived from the "
             "kubeconfig's.",
             hop="gateway",
-            hint="If the control plane is elsewhere, name it (DEVBOX_ENDPOINT); a firewall may drop "
-            "what is sent to this one.",
+            hint="If the control plane is elsewhere, name it (DEVBOX_ENDPOINT); a firewall may "
+            "drop what is sent to this one.",
         ) from None
     except OSError as error:
         raise ConnectError(f"{endpoint} cannot be reached: {error}", hop="gateway") from error
