@@ -9,7 +9,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -44,14 +44,23 @@ class LocalRunner:
     async def run(
         self, script: bytes, data: bytes | Content = b"", *, timeout: float = 60.0
     ) -> ShellOutput:
-        if not isinstance(data, bytes):
-            assert self.streams
-            data = b"".join(data.chunks())
-        else:
+        if isinstance(data, bytes):
             assert len(data) <= self.max_data
-        return await to_thread.run_sync(self._run, script, data, timeout, abandon_on_cancel=True)
+            pieces = iter([data])
+        else:
+            assert self.streams
+            pieces = data.chunks()
+        given_up = threading.Event()
+        try:
+            return await to_thread.run_sync(
+                self._run, script, pieces, timeout, given_up, abandon_on_cancel=True
+            )
+        finally:
+            given_up.set()
 
-    def _run(self, script: bytes, data: bytes, timeout: float) -> ShellOutput:
+    def _run(
+        self, script: bytes, pieces: Iterator[bytes], timeout: float, given_up: threading.Event
+    ) -> ShellOutput:
         reading, writing = os.pipe()
         with subprocess.Popen(
             [*self._shell, script],
@@ -60,11 +69,11 @@ class LocalRunner:
             stdin=reading,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         ) as process:
             os.close(reading)
             try:
-                os.set_blocking(writing, True)
-                writer = _writing(writing, data)
+                writer = _writing(writing, pieces, given_up, process)
                 stdout, stderr = process.communicate(timeout=timeout)
                 writer.join()
             finally:
@@ -81,14 +90,22 @@ class LocalRunner:
         pass
 
 
-def _writing(descriptor: int, data: bytes) -> threading.Thread:
+def _writing(
+    descriptor: int,
+    pieces: Iterator[bytes],
+    given_up: threading.Event,
+    process: subprocess.Popen[bytes],
+) -> threading.Thread:
     def write() -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(descriptor, view[:65536]) :]
-            except BrokenPipeError:
-                return
+        with contextlib.suppress(BrokenPipeError, ProcessLookupError):
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    if given_up.is_set():
+                        # As the real ones do, which end the script with its connection.
+                        os.killpg(process.pid, signal.SIGKILL)
+                        return
+                    view = view[os.write(descriptor, view[:65536]) :]
 
     thread = threading.Thread(target=write)
     thread.start()

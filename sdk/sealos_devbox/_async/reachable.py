@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,7 +22,7 @@ async def check_reachable(endpoint: str, wait: float = CONNECT_WAIT) -> None:
     A firewall that drops what it does not let through would hold up every attempt of a request for
     as long as a slow server may take. Behind a proxy nothing can be told, and nothing is tried.
     """
-    if choose_proxy(endpoint, None, os.environ) is not None:
+    if choose_proxy(endpoint, None) is not None:
         return
     parts = urlsplit(endpoint)
     port = parts.port or (80 if parts.scheme == "http" else 443)

@@ -68,7 +68,7 @@ class KubernetesAccess:
     def __init__(self, credentials: ClusterCredentials) -> None:
         self.credentials = credentials
         self.server = credentials.server
-        self.proxy = choose_proxy(credentials.server, credentials.proxy, os.environ)
+        self.proxy = choose_proxy(credentials.server, credentials.proxy)
         self._client = self._make_client()
         self._certificates = credentials.certificates
         self._retired: list[httpx.AsyncClient] = []

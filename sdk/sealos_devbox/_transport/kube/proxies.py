@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -12,14 +13,19 @@ __all__ = ["choose_proxy", "without_password"]
 PORTS: Final = {"http": 80, "https": 443}
 
 
-def choose_proxy(server: str, configured: str | None, environ: Mapping[str, str]) -> str | None:
+def choose_proxy(
+    server: str, configured: str | None, environ: Mapping[str, str] | None = None
+) -> str | None:
     """Return the proxy's URL, None for none.
 
     That of the kubeconfig, else that of the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY, as Go's
-    net/http and so kubectl read them: never for this machine itself).
+    net/http and so kubectl read them: never for this machine itself). environ: in place of this
+    process's.
     """
     if configured:
         return configured
+    if environ is None:
+        environ = os.environ
     parts = urlsplit(server)
     host = parts.hostname or ""
     variable = f"{parts.scheme}_proxy"
