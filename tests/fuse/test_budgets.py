@@ -132,12 +132,12 @@ def test_warm_git_status(cold: MountedBox, record_property: Record) -> None:
 
 
 def test_warm_git_status_waits_for_nothing(furnished: MountedBox) -> None:
-    cold_start(furnished, delay_ms=4000)
+    cold_start(furnished, delay_ms=2000)
     try:
         git_status(furnished)
         start = time.monotonic()
         assert git_status(furnished) == b""
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 2
     finally:
         furnished.umount()
 
