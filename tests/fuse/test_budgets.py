@@ -174,7 +174,7 @@ def test_cold_copy_of_500_files(furnished: MountedBox, record_property: Record) 
         furnished.start(delay_ms=500)  # the caches stay
         os.listdir(furnished.mount / "tree")
         work = copy_out(furnished)
-        # The target is 5 round trips; 4 to 6 are seen. The rest is what a busy machine adds.
+        # The target is 5 round trips. The rest is what a busy machine adds.
         assert cold - work < 8.9 * 0.5
     finally:
         furnished.umount()
