@@ -65,7 +65,7 @@ class AgentRunner:
             source = "/dev/null"
             if data:
                 source = own + "-in"
-                files += await self._upload(source, data)
+                await self._upload(source, data, files)
             argv = ["sh", "-c", _WRAPPER, "sh", self._workspace, argument, source, own + "-err"]
             completed = await self._client.run(RunRequest(argv, "/", timeout=math.ceil(timeout)))
         finally:
@@ -82,15 +82,18 @@ class AgentRunner:
             except UnicodeDecodeError:
                 pass  # a name in it is no UTF-8, and JSON carries no other text
         name = own + "-script"
-        files += await self._upload(name, script)
+        await self._upload(name, script, files)
         return f". {quote(name.encode()).decode()}"
 
-    async def _upload(self, name: str, data: bytes) -> list[str]:
+    async def _upload(self, name: str, data: bytes, files: list[str]) -> None:
+        """Make a file; `files` has what is to be removed, also when this is given up."""
+        files.append(name)
         if len(data) <= PART:
             await self._client.write(name, data)
-            return [name]
+            return
         parts = [data[start : start + PART] for start in range(0, len(data), PART)]
         names = [f"{name}.{number}" for number in range(len(parts))]
+        files += names
         async with anyio.create_task_group() as tasks:
             for part_name, part in zip(names, parts, strict=True):
                 tasks.start_soon(self._client.write, part_name, part)
@@ -98,7 +101,6 @@ class AgentRunner:
         completed = await self._client.run(RunRequest(argv, "/"))
         if completed.exit_code:
             raise TransportError(f"the box cannot take a script's input: {completed.stderr[:300]}")
-        return [name, *names]
 
     async def _remove(self, files: list[str]) -> None:
         await self._client.run(RunRequest(["rm", "-f", *files], "/"))
