@@ -4,7 +4,8 @@ Every known object and name, and the rules by which the box's news and our own c
 
 Everything here is synchronous: a caller sees the table before or after a change, never in between.
 After a change that the kernel may have cached, the kernel is told through `Kernel`, which only
-queues (fuse/notify.py): the table changes first, always.
+queues (fuse/notify.py): the table changes first, always. It is one file, although a long one,
+because each rule reads and writes the state of the others.
 """
 
 from __future__ import annotations
