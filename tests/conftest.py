@@ -10,10 +10,14 @@ import re
 import signal
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.accounts import Account
+from tests.support.long import LONG
 
 ASKED_FOR = ["cluster", "node"]
 
@@ -31,6 +35,30 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         if not any(path.resolve().is_relative_to(collection_path) for path in named):
             return True
     return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run a test with one account, half of them as root, unless it is about accounts.
+
+    DEVBOX_TEST_LONG=1 runs every test with each account.
+    """
+    twins: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        account = account_of(item)
+        if account is not None and item.get_closest_marker("each_account") is None and not LONG:
+            twins.setdefault(item.nodeid.replace(f"as_{account.label}", ""), []).append(item)
+    left = set()
+    for name, each in twins.items():
+        chosen = zlib.crc32(name.encode()) % len(each)
+        left |= {item for item in each if item is not each[chosen]}
+    if left:
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+
+
+def account_of(item: pytest.Item) -> Account | None:
+    account = item.callspec.params.get("account") if hasattr(item, "callspec") else None
+    return account if isinstance(account, Account) else None
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

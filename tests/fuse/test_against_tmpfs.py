@@ -24,6 +24,8 @@ from tests.support.accounts import Account
 from tests.support.posix import RENAME_EXCHANGE, RENAME_NOREPLACE, outcome, renameat2
 from tests.support.trees import differences, wait_until_equal
 
+pytestmark = pytest.mark.each_account
+
 # Few names, so that sequences meet: files become directories, links lose their targets.
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 PATHS = st.one_of(NAMES, st.tuples(NAMES, NAMES).map("/".join))

@@ -5,11 +5,15 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.fuse.conftest import Place
 from tests.support.accounts import Account
 from tests.support.posix import outcome
 from tests.support.trees import differences
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.each_account
 
 NAMES = [
     b"a" * 255,

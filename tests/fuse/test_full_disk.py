@@ -14,6 +14,7 @@ from tests.support.mounts import PLAIN, MountedBox
 from tests.support.waiting import wait_until
 
 pytestmark = [
+    pytest.mark.each_account,
     pytest.mark.fuse,
     pytest.mark.slow,
     pytest.mark.skipif(PLAIN, reason="a directory has no journal"),

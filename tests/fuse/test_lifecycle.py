@@ -235,6 +235,7 @@ def test_unsuitable_directories(standin):
         assert " is inside " in standin.mount_fails("my-box", path, code=ExitCode.MOUNT_POINT)
 
 
+@pytest.mark.each_account
 def test_another_users_directory(standin):
     other = as_launcher(lambda: subprocess.check_output(["mktemp", "-d"])).decode().strip()
     try:
@@ -273,6 +274,7 @@ def test_a_mount_point_behind_a_link(standin):
     assert not standin.is_mounted()
 
 
+@pytest.mark.each_account
 def test_something_else_is_mounted_there(standin):
     if not standin.account.is_root:
         pytest.skip("only root can mount a tmpfs")

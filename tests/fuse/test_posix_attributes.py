@@ -19,6 +19,8 @@ from tests.support.posix import RENAME_EXCHANGE, opened, outcome, renameat2
 from tests.support.trees import differences, wait_until_equal
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.each_account
+
 LONG_AGO = 1_000_000_000_000_000_000
 
 

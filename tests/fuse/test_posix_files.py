@@ -17,6 +17,8 @@ from tests.support.accounts import Account
 from tests.support.posix import opened, outcome
 from tests.support.trees import differences, wait_until_equal
 
+pytestmark = pytest.mark.each_account
+
 READ, WRITE, BOTH = os.O_RDONLY, os.O_WRONLY, os.O_RDWR
 CREATE, EXCLUSIVE, TRUNCATE, APPEND = os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND
 

@@ -14,6 +14,8 @@ from tests.support.posix import RENAME_EXCHANGE, RENAME_NOREPLACE, opened, outco
 from tests.support.trees import differences, wait_until_equal
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.each_account
+
 
 def furnish(top: Path) -> None:
     """Two of everything."""

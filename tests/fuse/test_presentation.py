@@ -10,7 +10,7 @@ import pytest
 from tests.support.mounts import PLAIN, MountedBox
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.each_account, pytest.mark.slow]
 if PLAIN:
     pytest.skip("about options of mounts", allow_module_level=True)
 

@@ -17,6 +17,8 @@ from tests.support.posix import outcome
 from tests.support.trees import differences
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.each_account
+
 needs_root = pytest.mark.skipif(LAUNCHER != 0, reason="only root can mount a small tmpfs")
 MIB = 1 << 20
 

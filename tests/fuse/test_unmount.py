@@ -13,6 +13,8 @@ from tests.support.mounts import PLAIN, MountedBox
 from tests.support.trees import differences, fill, fill_with_oddities
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.each_account
+
 
 def test_2000_pending_writes_are_in_the_box(account: Account, make_box: MakeBox) -> None:
     box = make_box().start(delay_ms=50)

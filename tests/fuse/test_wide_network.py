@@ -25,6 +25,7 @@ from tests.support.waiting import wait_until
 from tests.support.wide_network import WideNetwork, possible
 
 pytestmark = [
+    pytest.mark.each_account,
     pytest.mark.fuse,
     pytest.mark.slow,
     pytest.mark.timeout(400),

@@ -26,6 +26,8 @@ from tests.support.accounts import Account, as_launcher
 from tests.support.commands import run
 from tests.support.mounts import MountedBox, remove_tree
 
+pytestmark = pytest.mark.each_account
+
 LIMIT = 0 if LONG else 40
 _ATIME = re.compile("atime [^,]*(, )?")
 ROOT_OF_CHECKOUT = Path(__file__).resolve().parents[2]

@@ -14,6 +14,8 @@ from tests.support.accounts import Account, as_launcher
 from tests.support.mounts import PLAIN, MountedBox
 from tests.support.posix import RENAME_EXCHANGE, RENAME_NOREPLACE, outcome, renameat2
 
+pytestmark = pytest.mark.each_account
+
 Call = Callable[[Path], object]
 
 
