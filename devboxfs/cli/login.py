@@ -236,25 +236,29 @@ def _pasted() -> str:
     """Read from the terminal what it does not show: the lines of a kubeconfig, or a token."""
     import termios
 
-    complain("paste the kubeconfig, or a token; it is not shown. Then press Return and Ctrl-D.")
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     silent = termios.tcgetattr(descriptor)
     # Line by line the kernel cuts lines of 4096 bytes, and certificates are longer: byte by byte.
     silent[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
-    termios.tcsetattr(descriptor, termios.TCSAFLUSH, silent)
+    silent[6][termios.VMIN], silent[6][termios.VTIME] = 1, 0
     got = bytearray()
+    whole = False
     try:
-        while len(got) <= _LARGEST:
+        # Before the prompt: what comes from then on is kept, and none of it is shown.
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, silent)
+        complain("paste the kubeconfig, or a token; it is not shown. Then press Return and Ctrl-D.")
+        while not whole and len(got) <= _LARGEST:
             piece = os.read(descriptor, 4096)
             if _INTERRUPT in piece:
                 raise KeyboardInterrupt
             before_end, end, _ = piece.partition(_END_OF_INPUT)
             got += before_end
-            if end or not piece:
-                break
+            whole = bool(end) or not piece
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        # What is left of a credential that was given up is not for the shell, which would show it.
+        when = termios.TCSADRAIN if whole else termios.TCSAFLUSH
+        termios.tcsetattr(descriptor, when, before)
     return _limited(bytes(got))
 
 

@@ -5,6 +5,7 @@ import pty
 import select
 import stat
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -100,6 +101,9 @@ def test_what_is_pasted_into_a_terminal_is_not_shown(user: User) -> None:
     os.close(theirs)
     try:
         shown = read_until(terminal, b"Ctrl-D")
+        # A paste may follow the prompt at once: it is to be neither shown, nor cut, nor dropped.
+        local = termios.tcgetattr(terminal)[3]
+        assert not local & (termios.ECHO | termios.ICANON | termios.ISIG)
         for line in text.splitlines():
             os.write(terminal, line.encode() + b"\n")
         os.write(terminal, b"\x04")
