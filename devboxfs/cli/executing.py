@@ -214,7 +214,7 @@ def raw_terminal(*, wanted: bool) -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed already is for the command
     try:
         yield
     finally:
