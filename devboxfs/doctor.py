@@ -6,6 +6,7 @@ removed again.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import importlib.util
 import os
@@ -25,6 +26,7 @@ from devboxfs.way import is_weak
 from sealos_devbox import (
     ABSENT,
     ANY,
+    Arrears,
     AsyncBox,
     AsyncDevbox,
     Batch,
@@ -41,7 +43,7 @@ from sealos_devbox import (
     file_error,
 )
 
-__all__ = ["Check", "Examination", "examine", "failed", "service_clock"]
+__all__ = ["Check", "Examination", "arrears", "examine", "failed", "service_clock"]
 
 State = Literal["ok", "warning", "failed"]
 
@@ -52,6 +54,8 @@ PATIENCE: Final = 60.0
 """Seconds for one rung, beyond the deadlines that its steps have."""
 SKEW: Final = 5.0
 """Seconds by which clocks may differ: make and rsync compare times of both machines."""
+ARREARS_WAIT: Final = 10.0
+"""Seconds for the cluster's answer; that it cannot be reached is told by the ways through it."""
 CLOCK_WAIT: Final = 5.0
 """Seconds for an answer of the service that is asked for its time."""
 EXTRAS: Final = (
@@ -115,6 +119,10 @@ async def examine(
                 if skew is not None:
                     note(skew)
             one = await _ask_service(devbox, box, note)
+            with anyio.move_on_after(ARREARS_WAIT), contextlib.suppress(DevboxError):
+                held = await devbox.arrears()
+                if held is not None:
+                    note(arrears(held))
             embedded = devbox.is_embedded
     except DevboxError as error:
         note(failed("service", error), error)
@@ -305,6 +313,22 @@ async def service_clock(address: str, ca_file: str | os.PathLike[str] | None) ->
         "(NTP).",
         {"seconds": round(offset, 1)},
     )
+
+
+def arrears(found: Arrears) -> Check:
+    """Return the line for a workspace whose account is in arrears."""
+    signs = []
+    if found.status:
+        signs.append(f"it is marked {found.status!r}")
+    if found.no_pods:
+        signs.append("a quota of nothing keeps boxes from starting")
+    text = f"the account of the workspace is in arrears: {', and '.join(signs)}"
+    advice = "Top the account up, or renew its plan; start the box when the workspace is resumed."
+    if found.deletes:
+        text += "; what is in it is being removed"
+        advice = "Ask who runs the service, at once, whether the box can still be saved."
+    figures = {"status": found.status, "no_pods": found.no_pods}
+    return Check("arrears", "warning", text, advice, figures)
 
 
 @asynccontextmanager

@@ -75,6 +75,7 @@ from sealos_devbox.errors import (
     file_error,
 )
 from sealos_devbox.models import (
+    Arrears,
     BoxHealth,
     BoxInfo,
     BoxState,
@@ -123,6 +124,7 @@ __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "ApplyResult",
+    "Arrears",
     "AsyncBox",
     "AsyncDevbox",
     "AsyncFiles",

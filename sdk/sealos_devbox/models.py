@@ -14,6 +14,7 @@ from typing import Literal
 from sealos_devbox.secret import Secret
 
 __all__ = [
+    "Arrears",
     "BoxHealth",
     "BoxInfo",
     "BoxState",
@@ -267,6 +268,22 @@ class Metrics:
     samples: tuple[MetricSample, ...]
     shared_with: tuple[str, ...] = ()
     """Other boxes that the service averaged in; empty unless `allow_shared` was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrears:
+    """What the cluster holds against a workspace whose account is in arrears."""
+
+    status: str = ""
+    """How the workspace is marked, such as ``SuspendCompleted``; empty where it is not, or where
+    that cannot be read."""
+    no_pods: bool = False
+    """Whether a quota of nothing keeps pods from being made."""
+
+    @property
+    def deletes(self) -> bool:
+        """Whether what is in the workspace is being removed, or has been."""
+        return self.status.startswith("FinalDeletion")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sealos_devbox import (
+    Arrears,
     AsyncDevbox,
     BoxNotFoundError,
     ConfigurationError,
     ConnectError,
     DevboxConfig,
+    ServerError,
 )
 from tests.fakes.exec_server import (
     ExecServer,
@@ -106,3 +108,50 @@ async def test_a_control_plane_that_was_named_is_not_replaced(server):
         with pytest.raises(ConnectError):
             await devbox.get("one")
     assert server.received == []
+
+
+NAMESPACE = "/api/v1/namespaces/ns-test"
+QUOTA = f"{NAMESPACE}/resourcequotas/debt-limit0"
+MARKED = {"metadata": {"annotations": {"debt.sealos/status": "SuspendCompleted"}}}
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ({NAMESPACE: MARKED, QUOTA: {}}, Arrears("SuspendCompleted", no_pods=True)),
+        ({NAMESPACE: MARKED, QUOTA: 403}, Arrears("SuspendCompleted")),
+        ({NAMESPACE: MARKED, QUOTA: 500}, Arrears("SuspendCompleted")),
+        ({NAMESPACE: 403, QUOTA: {}}, Arrears("", no_pods=True)),
+        ({NAMESPACE: {"metadata": {}}, QUOTA: 404}, None),
+        ({NAMESPACE: 403, QUOTA: 403}, None),
+        ({NAMESPACE: 404, QUOTA: 404}, None),
+    ],
+)
+async def test_arrears_are_what_may_be_read_of_them(server, objects, expected):
+    def respond(request: Received):
+        found = objects[request.path]
+        return status(found, "refused") if isinstance(found, int) else answer_json(found)
+
+    server.respond = respond
+    async with client(server) as devbox:
+        assert await devbox.arrears() == expected
+    assert len(server.received) == 2
+
+
+async def test_arrears_of_a_cluster_that_fails_are_not_known(server):
+    server.respond = lambda request: status(500, "etcd is away")
+    async with client(server) as devbox:
+        with pytest.raises(ServerError, match="etcd"):
+            await devbox.arrears()
+
+
+async def test_arrears_need_a_kubeconfig(server):
+    token = DevboxConfig(api_url=server.url, api_key="a-token-that-is-no-kubeconfig")
+    async with AsyncDevbox(token) as devbox:
+        assert await devbox.arrears() is None
+    assert server.received == []
+
+
+async def test_arrears_of_the_embedded_engine(tmp_path):
+    async with AsyncDevbox(DevboxConfig(embedded=True, data_dir=tmp_path)) as devbox:
+        assert await devbox.arrears() is None

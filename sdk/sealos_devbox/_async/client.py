@@ -24,7 +24,7 @@ from sealos_devbox._planning.requested import env_variables, port_requests
 from sealos_devbox._planning.spec import BoxRequest
 from sealos_devbox.config import DevboxConfig, EmbeddedSettings, Settings
 from sealos_devbox.errors import BoxExistsError, BoxNotFoundError, DevboxError
-from sealos_devbox.models import EnvVar, Port, PortRequest, Runtime, Template
+from sealos_devbox.models import Arrears, EnvVar, Port, PortRequest, Runtime, Template
 
 __all__ = ["AsyncDevbox"]
 
@@ -163,6 +163,15 @@ class AsyncDevbox:
         A region lists no box whose template it has no longer; `get` finds that by its name.
         """
         return [self._box(record) for record in await self._service.list()]
+
+    async def arrears(self) -> Arrears | None:
+        """Return what the cluster holds against a workspace whose account is in arrears.
+
+        None where nothing shows it: there is nothing, or the credential is no kubeconfig, or may
+        not read it. Two requests at once, to the cluster's API server; raises ConnectError when
+        that cannot be reached.
+        """
+        return await self._service.arrears()
 
     async def templates(self) -> builtins.list[Template]:
         """Return what the region makes boxes from: one template of each runtime."""

@@ -7,12 +7,15 @@ these may not be read. Everything else is the control plane's.
 from __future__ import annotations
 
 import builtins
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sealos_devbox._async.service import BoxRecord
 from sealos_devbox._planning.kubeconfig import is_kubeconfig, unquoted
 from sealos_devbox.config import RemoteSettings
 from sealos_devbox.errors import BoxNotFoundError, CapabilityError
+from sealos_devbox.models import Arrears
 from sealos_devbox.secret import Secret
 
 if TYPE_CHECKING:
@@ -33,9 +36,12 @@ class ClusterBoxes:
 
         A control plane that was named and cannot be reached is an error.
         """
-        return settings.endpoint is None and (
-            bool(settings.kubeconfig) or ClusterBoxes._text(settings) is not None
-        )
+        return settings.endpoint is None and ClusterBoxes.named(settings)
+
+    @staticmethod
+    def named(settings: RemoteSettings) -> bool:
+        """Whether the credential is for a cluster."""
+        return bool(settings.kubeconfig) or ClusterBoxes._text(settings) is not None
 
     @property
     def kubeconfig_text(self) -> Secret | None:
@@ -52,11 +58,26 @@ class ClusterBoxes:
         """Return the boxes, by name."""
         return await self._find(None)
 
+    async def arrears(self) -> Arrears | None:
+        """Return what is held against the workspace's account; None where nothing shows it."""
+        async with self._access() as (access, namespace):
+            from sealos_devbox._transport.kube.arrears import find_arrears
+
+            return await find_arrears(access, namespace)
+
     async def _find(self, name: str | None) -> builtins.list[BoxRecord]:
+        async with self._access() as (access, namespace):
+            from sealos_devbox._transport.kube.pods import list_boxes
+
+            found = await list_boxes(access, namespace, name)
+            return [self._record(access, namespace, *box) for box in sorted(found.items())]
+
+    @asynccontextmanager
+    async def _access(self) -> AsyncIterator[tuple[KubernetesAccess, str]]:
+        """Lend a way to the API server, and the namespace."""
         try:
             from sealos_devbox._transport.kube.access import KubernetesAccess
             from sealos_devbox._transport.kube.kubeconfig import KubeconfigSource
-            from sealos_devbox._transport.kube.pods import list_boxes
         except ModuleNotFoundError as error:
             raise CapabilityError(
                 f"Reaching the cluster needs the package {error.name}, which is not installed.",
@@ -68,9 +89,7 @@ class ClusterBoxes:
             context=self._settings.context,
         )
         async with await KubernetesAccess.load(source) as access:
-            namespace = self._settings.namespace or access.namespace
-            found = await list_boxes(access, namespace, name)
-            return [self._record(access, namespace, *box) for box in sorted(found.items())]
+            yield access, self._settings.namespace or access.namespace
 
     def _record(
         self, access: KubernetesAccess, namespace: str, name: str, uid: str | None

@@ -26,6 +26,7 @@ from sealos_devbox._transport.noticing import NoticingChannel
 from sealos_devbox._transport.subprocess import SubprocessChannel
 from sealos_devbox.config import EmbeddedSettings
 from sealos_devbox.errors import CapabilityError
+from sealos_devbox.models import Arrears
 from sealos_devbox.secret import Secret
 from sealos_devbox.server.store import BoxStore, StoredBox
 from sealos_devbox.types import Rung
@@ -84,6 +85,10 @@ class EmbeddedService:
             return False
         await to_thread.run_sync(self._store.delete, name)
         return True
+
+    async def arrears(self) -> Arrears | None:
+        """Return None: directories of this machine cost nothing."""
+        return None
 
     async def control(self) -> ControlPlane:
         """Return the engine's control plane, which is started in this process at the first call."""

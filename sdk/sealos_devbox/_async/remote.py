@@ -23,6 +23,7 @@ from sealos_devbox.errors import (
     ConnectError,
     DevboxError,
 )
+from sealos_devbox.models import Arrears
 from sealos_devbox.secret import Secret
 
 if TYPE_CHECKING:
@@ -97,6 +98,12 @@ class RemoteService:
         """Leave it to the control plane."""
         del name
         return False
+
+    async def arrears(self) -> Arrears | None:
+        """Ask the cluster, where the credential is for one."""
+        if not ClusterBoxes.named(self._settings):
+            return None
+        return await self._cluster.arrears()
 
     async def control(self) -> ControlPlane:
         """Return the control plane; at the first call, finds out which lineage it is."""

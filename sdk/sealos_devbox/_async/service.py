@@ -19,6 +19,7 @@ from typing import Protocol
 from sealos_devbox._planning.spec import BoxSpec
 from sealos_devbox._transport.base import FileTransport
 from sealos_devbox.models import (
+    Arrears,
     BoxInfo,
     Deployment,
     EnvVar,
@@ -217,6 +218,10 @@ class Service(Protocol):
 
     async def delete(self, name: str) -> bool:
         """Remove a box here; False where that is the control plane's business."""
+        ...
+
+    async def arrears(self) -> Arrears | None:
+        """Return what is held against the workspace's account; None where nothing shows it."""
         ...
 
     async def control(self) -> ControlPlane:

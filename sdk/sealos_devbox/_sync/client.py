@@ -12,7 +12,7 @@ from sealos_devbox._async.client import AsyncDevbox
 from sealos_devbox._sync._portal import Portal
 from sealos_devbox._sync.box import Box
 from sealos_devbox.config import DevboxConfig
-from sealos_devbox.models import EnvVar, Port, PortRequest, Runtime, Template
+from sealos_devbox.models import Arrears, EnvVar, Port, PortRequest, Runtime, Template
 
 __all__ = ["Devbox"]
 
@@ -152,6 +152,15 @@ class Devbox:
         A region lists no box whose template it has no longer; `get` finds that by its name.
         """
         return [Box(self._portal, item) for item in self._portal.call(self._async.list)]
+
+    def arrears(self) -> Arrears | None:
+        """Return what the cluster holds against a workspace whose account is in arrears.
+
+        None where nothing shows it: there is nothing, or the credential is no kubeconfig, or may
+        not read it. Two requests at once, to the cluster's API server; raises ConnectError when
+        that cannot be reached.
+        """
+        return self._portal.call(self._async.arrears)
 
     def templates(self) -> builtins.list[Template]:
         """Return what the region makes boxes from: one template of each runtime."""

@@ -13,11 +13,26 @@ import httpx
 import pytest
 
 from devboxfs import doctor
-from sealos_devbox import BoxStateError, ConnectError, DeadlineExceededError, DevboxError
+from sealos_devbox import (
+    Arrears,
+    BoxStateError,
+    ConnectError,
+    DeadlineExceededError,
+    DevboxConfig,
+    DevboxError,
+)
 from sealos_devbox._transport.kube.pods import _why_not
 from sealos_devbox._transport.kube.refusals import refusal, upgrade_refusal
 from sealos_devbox._transport.shell.probe import probe
 from sealos_devbox._transport.shell.runner import ShellOutput
+from tests.fakes.exec_server import (
+    Answer,
+    Received,
+    answer_json,
+    exec_server,
+    kubeconfig,
+    status,
+)
 
 
 def refused(code: int, message: str) -> DevboxError:
@@ -64,6 +79,40 @@ def test_each_failure_says_what_to_do(what):
     assert check.state == "failed"
     assert str(error) in check.text
     assert advice in check.advice
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "advice"),
+    [
+        (Arrears("SuspendCompleted"), "is in arrears: it is marked 'SuspendCompleted'", "Top"),
+        (Arrears("", no_pods=True), "is in arrears: a quota of nothing keeps boxes from", "Top"),
+        (Arrears("Suspend", no_pods=True), "marked 'Suspend', and a quota of nothing", "Top"),
+        (Arrears("FinalDeletion"), "what is in it is being removed", "Ask who runs the service"),
+    ],
+)
+def test_arrears_are_named(found, said, advice):
+    check = doctor.arrears(found)
+    assert (check.name, check.state) == ("arrears", "warning")
+    assert said in check.text
+    assert check.advice.startswith(advice)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_arrears_are_asked_for(readable):
+    def respond(request: Received) -> Answer:
+        if request.path.endswith("/devboxes"):
+            return answer_json({"items": []})
+        if readable and request.path.endswith("/resourcequotas/debt-limit0"):
+            return answer_json({"metadata": {"name": "debt-limit0"}})
+        return status(403, "forbidden", "Forbidden")
+
+    async with exec_server() as server:
+        server.respond = respond
+        config = DevboxConfig(api_key=kubeconfig(server.url, token="secret"))
+        found = await doctor.examine(config, None, lambda check: None)
+    names = [check.name for check in found.checks]
+    assert "authentication" in names
+    assert ("arrears" in names) is readable
 
 
 async def test_missing_tools_are_named():
