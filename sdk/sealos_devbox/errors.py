@@ -235,6 +235,8 @@ class ConnectError(TransportError):
     """The way to the box could not be opened."""
 
     code = "connect"
+    unreachable: bool = False
+    """Whether not even a connection to what `hop` names came about."""
 
 
 class ProtocolError(DevboxError):

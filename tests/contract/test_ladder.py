@@ -184,6 +184,21 @@ async def test_a_way_does_not_become_weaker_unasked(rungs):
     assert (await climb(forced)).name == "exec"
 
 
+async def test_what_cannot_succeed_is_not_waited_for(rungs):
+    nobody = ConnectError("no API server")
+    nobody.unreachable = True
+    rungs.outcomes = {"helper": nobody, "agent": CapabilityError("no shell"), "exec": {"weak"}}
+    with pytest.raises(ConnectError, match="exec: the API server cannot be reached"):
+        await climb(target())
+    assert rungs.tried == ["helper", "agent"]
+    rungs.outcomes["helper"] = ConnectError("it broke off")
+    assert (await climb(target())).name == "exec"
+    rungs.tried.clear()
+    with pytest.raises(ConnectError, match="weaker than the way before"):
+        await climb(target(previous=Rung("agent", "")))
+    assert rungs.tried == ["agent", "helper"]
+
+
 @pytest.mark.parametrize("name", ["helper", "agent", "exec"])
 async def test_a_forced_rung_is_the_only_one(rungs, name):
     rungs.outcomes = {"helper": {"watch"}, "agent": {"watch"}, "exec": {"weak"}}

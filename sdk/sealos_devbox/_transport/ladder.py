@@ -12,6 +12,10 @@ They are tried in this order, and the first that opens is taken; the configurati
 forces one. A name that is no rung is a plugin's (see PLUGINS.md). That there is no such box, or
 that it does not run, is the answer and no reason to try another rung. What was reached by the
 helper once is not reached by a weaker way afterwards: who relies on it would not notice.
+
+One after another, not at once: the agent's opening puts the helper into the box, and a slow answer
+of a better rung is no reason for a worse one. What cannot succeed is left out: the last rung after
+the first has met no API server, and where it would not be taken.
 """
 
 from __future__ import annotations
@@ -115,6 +119,8 @@ class _Climb:
         self._on_end = on_end
         self._reasons: dict[str, str] = {}
         self._failures: list[DevboxError] = []
+        self._no_cluster = False
+        """Whether no connection to the API server came about."""
 
     async def climb(self, stack: AsyncExitStack) -> tuple[FileTransport, Rung]:
         """Return the transport, opened on the stack, and how it was reached."""
@@ -125,6 +131,8 @@ class _Climb:
             return transport, rung_of(target.transport, transport)
         for name in self._order():
             reason = why_impossible(target, name)
+            if name == "exec" and self._no_cluster:
+                reason = "the API server cannot be reached, as the helper has found"
             if reason is not None:
                 self._reasons[name] = reason
                 continue
@@ -135,6 +143,8 @@ class _Climb:
             except DevboxError as error:
                 self._reasons[name] = str(error)
                 self._failures.append(error)
+                if name == "helper" and isinstance(error, ConnectError):
+                    self._no_cluster = error.unreachable
                 _log.info("box %s is not reached by %s: %s", target.name, name, error)
                 continue
             return transport, self._chosen(name, transport)
@@ -149,16 +159,19 @@ class _Climb:
 
     async def _try(self, name: str, stack: AsyncExitStack) -> FileTransport:
         previous = self._target.previous
+        refused = previous is not None and not previous.weaker and self._is_auto
+        weaker = CapabilityError(
+            "it would be weaker than the way before, and is not taken unasked",
+            hint=f"To take it all the same, ask for the transport {name!r}.",
+        )
+        if refused and name == "exec":  # the one that is never anything else
+            raise weaker
         async with AsyncExitStack() as attempt:
             transport = await attempt.enter_async_context(
                 open_rung(self._target, name, self._on_end)
             )
-            weak = "weak" in transport.peer.capabilities
-            if weak and previous is not None and not previous.weaker and self._is_auto:
-                raise CapabilityError(
-                    "it would be weaker than the way before, and is not taken unasked",
-                    hint=f"To take it all the same, ask for the transport {name!r}.",
-                )
+            if refused and "weak" in transport.peer.capabilities:
+                raise weaker
             stack.push_async_exit(attempt.pop_all())
         return transport
 

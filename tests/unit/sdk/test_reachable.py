@@ -10,6 +10,9 @@ import pytest
 
 from sealos_devbox import ConnectError
 from sealos_devbox._async.reachable import check_reachable
+from sealos_devbox._transport.kube import access
+from sealos_devbox._transport.kube.kubeconfig import KubeconfigSource
+from tests.fakes.exec_server import Answer, Received, exec_server, kubeconfig
 
 
 @pytest.fixture
@@ -48,3 +51,25 @@ async def test_behind_a_proxy_nothing_is_tried(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     await check_reachable("https://devbox.example.invalid")
+
+
+def break_off(request: Received) -> Answer:
+    raise anyio.EndOfStream  # which has the fake close the connection
+
+
+async def test_an_api_server_that_drops_packets_is_told_from_one_that_breaks_off(
+    silent, monkeypatch
+):
+    monkeypatch.setattr(access, "CONNECT_TIMEOUT", 0.1)
+    source = KubeconfigSource(text=kubeconfig(f"http://127.0.0.1:{silent}", token="secret"))
+    async with await access.KubernetesAccess.load(source) as api:
+        with anyio.fail_after(20), pytest.raises(ConnectError, match=r"within 0\.1 s") as caught:
+            await api.get("/version")
+    assert caught.value.unreachable
+    async with exec_server() as server:
+        server.respond = break_off
+        source = KubeconfigSource(text=kubeconfig(server.url, token="secret"))
+        async with await access.KubernetesAccess.load(source) as api:
+            with pytest.raises(ConnectError, match="cannot be reached") as caught:
+                await api.get("/version")
+    assert not caught.value.unreachable

@@ -351,7 +351,11 @@ class AgentClient:
 def _our_errors() -> Iterator[None]:
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except httpx.ConnectTimeout as error:
+        raise ConnectError(
+            f"the agent cannot be reached: no connection came about within {CONNECT:g} s"
+        ) from error
+    except httpx.ConnectError as error:
         raise ConnectError(f"the agent cannot be reached: {error}") from error
     except httpx.TimeoutException as error:
         raise TransportError("the agent did not answer in time") from error

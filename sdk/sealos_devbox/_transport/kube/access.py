@@ -310,23 +310,29 @@ class KubernetesAccess:
     def _unreachable(self, error: httpx.HTTPError) -> ConnectError:
         way = f" through the proxy {without_password(self.proxy)}" if self.proxy else ""
         said, distrusted = _root_cause(error)
+        if isinstance(error, httpx.ConnectTimeout):  # which has no text of its own
+            said = f"no connection came about within {CONNECT_TIMEOUT:g} s"
         if isinstance(error, httpx.ProxyError):
-            return ConnectError(
+            found = ConnectError(
                 f"The proxy {without_password(self.proxy)} does not lead to {self.server}: {said}",
                 hop="gateway",
             )
+            found.unreachable = True
+            return found
         hint = ""
         if distrusted:
             hint = (
                 "The kubeconfig's certificate-authority is not the one that signed this server's "
                 "certificate, or the certificate is for another name (tls-server-name)."
             )
-        return ConnectError(
+        found = ConnectError(
             f"The API server {self.server} cannot be reached{way}: {said}",
             hop="cluster",
             hint=hint,
             retryable=not hint,
         )
+        found.unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        return found
 
 
 def resource_path(
