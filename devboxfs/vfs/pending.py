@@ -149,15 +149,18 @@ class Pending:
     def settled(self, batch: Settled) -> None:
         """Take note of a batch's outcomes (Listener)."""
         touched: dict[int, Node] = {}
-        names: list[tuple[Directory, bytes]] = []
+        names: list[tuple[Directory, bytes, int]] = []
+        events: dict[int, int] = {}
         for seq in batch.seqs:
             held = self._held.pop(seq, None)
             if held is None:
                 continue
+            event = batch.events.get(seq, batch.event)
             for node in held.nodes:
                 node.pending -= 1
                 touched[id(node)] = node
-            names.extend(held.names)
+                events[id(node)] = max(event, events.get(id(node), 0))
+            names.extend((directory, name, event) for directory, name in held.names)
             if held.move:
                 self._moves -= 1
                 if self._moves == 0:
@@ -183,11 +186,16 @@ class Pending:
                 _note_error(known, error)
         for report in batch.conflicts:
             self._conflict(report)
-        for directory, name in names:
-            self.table.name_settled(directory, name, batch.event)
+        for directory, name, event in names:
+            self.table.name_settled(directory, name, event)
+        last = max(batch.event, *batch.events.values(), 0)
+        for directory in {id(directory): directory for directory, _name, _event in names}.values():
+            at = batch.directories.get(directory.path(), 0)
+            self.table.times_settled(directory, at or last)
         for node in touched.values():
             if not node.pending:
-                if node.parent is not None and node.oid and node.oid not in batch.objects:
+                told = node.oid in batch.objects and node.oid not in batch.touched
+                if node.parent is not None and node.oid and not told:
                     # The other side of an exchange, or what is left of several names: its state
                     # in the box is not among the outcomes.
                     node.doubt = max(node.doubt, Doubt.TOUCHED)
@@ -197,7 +205,7 @@ class Pending:
                 if node.oid and (node.box is not None or node.parent is None):
                     self.table.by_oid.pop(node.oid, None)
                     node.oid = 0
-                self.table.object_settled(node, batch.event)
+                self.table.object_settled(node, events.get(id(node), batch.event))
 
     async def base_content(self, version: Version, size: int) -> bytes | None:
         """Return the whole content of a version, if the cache has it (Listener)."""

@@ -14,6 +14,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+import msgspec
+
 from devboxfs.core.event_log import OWN, EventLog
 from devboxfs.core.git_tree import replaces_files
 from devboxfs.core.node import Directory, Doubt, Node
@@ -294,7 +296,11 @@ class Table:
             if node.remote is None or node.remote[0] <= event:
                 node.remote = (event, attr)
             return
-        old = node.box
+        seen, old = attr, node.box
+        if isinstance(node, Directory) and self._keeps_times(node, event):
+            attr = msgspec.structs.replace(
+                attr, mtime_ns=node.mtime_ns, ctime_ns=node.ctime_ns, nlink=node.nlink
+            )
         if (
             old is not None
             and not node.doubt
@@ -303,24 +309,24 @@ class Table:
             and old.version.matches(attr.version)
         ):
             if old.sha256 is None:
-                node.box = attr  # else keep the digest: the content cache knows the version with it
+                node.box = seen  # else keep the digest: the content cache knows the version with it
             return
-        node.box = attr
+        node.box = seen
         doubt, node.doubt = node.doubt, Doubt.NONE
         if doubt is Doubt.TOUCHED and old is not None and _agrees(node, old, attr):
             # What is shown stays, and what is cached stays good.
             if node.nlink != attr.nlink and not node.is_dir:
                 node.nlink = attr.nlink
                 self.kernel.inode(node, content=False)
-            self.numbers.record(attr, node.ino, node.ctime_ns)
-            self.touched(old.version, attr.version)
+            self.numbers.record(seen, node.ino, node.ctime_ns)
+            self.touched(old.version, seen.version)
             return
         if isinstance(node, Directory):
             # Entries' changes of our own move the times in the box; what is shown stays while the
             # rest agrees.
             shown = (node.mode, node.uid, node.gid, node.mtime_ns)
             same = shown == (attr.mode, attr.uid, attr.gid, attr.mtime_ns)
-            if (same or node.pending_names is not None) and not doubt:
+            if same and not doubt:
                 return
             nlink = node.nlink
             node.show(attr)
@@ -525,7 +531,7 @@ class Table:
         that says "gone" of what was there before our own would take ours away.
         """
         if event > self._heard:
-            self._ahead[directory.ino, name] = event
+            self._ahead[directory.ino, name] = max(event, self._ahead.get((directory.ino, name), 0))
 
     def _overtaken(self, directory: Directory, name: bytes, event: int) -> bool:
         """Whether an event comes late; 0 is none."""
@@ -539,6 +545,23 @@ class Table:
         self._get_ahead(directory, name, event)
         if directory.release(name):
             self._hear(directory, name, event)
+
+    def times_settled(self, directory: Directory, event: int) -> None:
+        """The directory has got the time of our last change in it, which is as old as `event`."""
+        self.log.note(directory.ino, b"", event + 1)
+        self._get_ahead(directory, b"", event)
+
+    def _keeps_times(self, directory: Directory, event: int) -> bool:
+        """Whether news that is as old as `event` does not know of our last change of an entry.
+
+        inotify tells of entries, and of directories behind them: what comes late of the directory
+        is from before the change, as its times show.
+        """
+        return (
+            directory.pending_names is not None
+            or self.log.is_stale(directory.ino, b"", event)
+            or self._overtaken(directory, b"", event)
+        )
 
     def object_settled(self, node: Node, event: int) -> None:
         """All operations of ours on an object have their outcomes.

@@ -276,7 +276,7 @@ class Flusher:
         settled = decision.settled
         if batch.replay:
             for oid, attr in settled.objects.items():
-                if attr is not None:
+                if attr is not None and oid not in settled.touched:
                     ledger.rebase(oid, None, attr.version)
         self.settled_count += len(settled.seqs)
         self.cutter.suspect = decision.suspect if ledger.batches else None

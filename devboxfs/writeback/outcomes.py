@@ -71,6 +71,8 @@ class _Judge:
         for owner in batch.owners:
             operations = [batch.operations[s] for s in owner.seqs if s in batch.operations]
             outcome = self._outcome(owner)
+            if outcome.event:
+                to.settled.events.update((op.seq, outcome.event) for op in operations)
             if outcome.errno == 0:
                 self._done(owner, operations, outcome)
                 continue
@@ -103,8 +105,11 @@ class _Judge:
                 suspect.add(op)
         self._vanished()
         for operation in batch.wire:
-            if operation[1] == "dirtime" and self._outcomes[_int(operation[0])].errno:
-                to.owed[_bytes(operation[2])] = _int(operation[4])
+            if operation[1] == "dirtime":
+                outcome = self._outcomes[_int(operation[0])]
+                to.settled.directories[_bytes(operation[2])] = outcome.event
+                if outcome.errno:
+                    to.owed[_bytes(operation[2])] = _int(operation[4])
         to.suspect = self._suspect
         to.passed_over = self._passed_over
         to.result.settled = sorted(set(to.result.settled))
@@ -171,6 +176,7 @@ class _Judge:
         to, oid = self._to, owner.oid
         self._settle(operations)
         to.settled.objects[oid] = outcome.attr
+        to.settled.touched.discard(oid)
         to.result.left[oid] = self._left(oid, outcome.attr)
         if wire[1] in {"put", "write"}:
             to.settled.contents[oid] = self._batch.images[oid]
@@ -180,7 +186,7 @@ class _Judge:
             if not exchanged:
                 to.settled.objects[owner.other] = None
             else:
-                to.settled.objects.pop(owner.other, None)
+                to.settled.touched.add(owner.other)
 
     def _left(self, oid: int, attr: Attributes | None) -> Left:
         if attr is not None:

@@ -61,8 +61,8 @@ class Settled:
     """State in the box of every object that the batch touched, by oid, as its last operation in
     the batch left it.
 
-    None: the name is gone; of an object with other names the state is not known then, nor is that
-    of the second object of an exchange, which is not in here: look again."""
+    None: the name is gone; of an object with other names the state is not known then: look again.
+    That of the second object of an exchange is from before it, or not in here (`touched`)."""
     contents: dict[int, ExtentMap]
     """For objects whose content the batch carried: the image it carried (equal to the content at
     `objects[oid].version`)."""
@@ -80,7 +80,14 @@ class Settled:
     """For batches that made locks: see `ApplyResult.seen`."""
     event: int = 0
     """Number of the last event before the batch was applied: an event with a higher number is
-    newer than `objects`."""
+    newer than `objects`, if `events` does not say more."""
+    events: dict[int, int] = field(default_factory=dict)
+    """seq -> number of the last event before the box did it, where that is known. Events come up
+    between the operations of a batch, too: whether they are older depends on the operation."""
+    directories: dict[bytes, int] = field(default_factory=dict)
+    """Path -> the same for the times that the batch gave to directories."""
+    touched: set[int] = field(default_factory=set)
+    """Objects that have another ctime in the box than `objects` says."""
 
 
 class Listener(Protocol):

@@ -132,6 +132,8 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True):
     errno: int
     attr: Attributes | None = None
     flags: int = 0
+    event: int = 0
+    """Number of the last event of the watch that is older than the operation; 0: not known."""
 
     @property
     def conflict(self) -> bool:

@@ -439,3 +439,31 @@ def test_an_event_that_an_answer_has_passed_says_nothing(table: Table) -> None:
     table.heard(None)  # another connection, which begins to count again
     table.remote_name(table.root, b"other", None, 3)
     assert b"other" not in table.root.children
+
+
+def test_late_news_of_a_directory_does_not_take_its_time_back(table: Table) -> None:
+    """The box tells of a directory behind its entries: by then we may have changed it again."""
+    directory = attributes(10, mode=DIRECTORY, time=5, nlink=2)
+    listing(table, table.root, {b"d": directory})
+    node = table.root.children[b"d"]
+    assert isinstance(node, Directory)
+    ours = local(table, node, b"ours")
+    node.mtime_ns = node.ctime_ns = 8  # as vfs/namespace.py does
+    late = attributes(10, mode=DIRECTORY, time=6, nlink=2)
+    table.remote_name(table.root, b"d", late, 20)  # held
+    assert node.mtime_ns == 8
+    table.log.begin()
+    settle(table, node, b"ours", ours, attributes(70), event=30)
+    table.times_settled(node, 31)
+    table.remote_name(table.root, b"d", late, 31)
+    assert node.mtime_ns == 8
+    table.remote_name(
+        table.root, b"d", replace_attributes(late, mode=stat.S_IFDIR | 0o700, ctime_ns=7), 30
+    )
+    assert (node.mode, node.mtime_ns) == (stat.S_IFDIR | 0o700, 8), "a chmod is not ours"
+    table.heard(31)
+    table.update(node, late, 31)  # an answer that was under way
+    assert node.mtime_ns == 8
+    table.remote_name(table.root, b"d", attributes(10, mode=DIRECTORY, time=9, nlink=2), 32)
+    assert node.mtime_ns == 9, "somebody else's change, while the answer is still under way"
+    table.log.end()

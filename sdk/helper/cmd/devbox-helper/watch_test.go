@@ -476,3 +476,25 @@ func TestRootThatDisappears(t *testing.T) {
 		}
 	}
 }
+
+// TestOutcomesSayWhichEventsAreOlder: events come up between the operations of a batch, too.
+func TestOutcomesSayWhichEventsAreOlder(t *testing.T) {
+	dir := workspace(t)
+	c := start(t, dir, options{})
+	c.watch("", false)
+	for i := 1; i <= 3; i++ {
+		write(t, fmt.Sprintf("%s/theirs%d", dir, i), "x")
+		last := int64(0)
+		select {
+		case e := <-c.directories: // told of behind the entry
+			last = e.At(0).Int
+		case <-time.After(10 * time.Second):
+			t.Fatal("no event")
+		}
+		a := c.apply([]any{[]any{1, "mkdir", b(fmt.Sprintf("ours%d", i)), []any{0}, 0o755, false}})
+		outcome := a.records(t)[0]
+		if got := outcome.At(4).Int; outcome.At(1).Int != 0 || got != last {
+			t.Fatalf("%v: event %d, not %d", outcome, got, last)
+		}
+	}
+}

@@ -308,7 +308,7 @@ func (a *Applier) stillOurs(j *journal) error {
 
 func (a *Applier) newRun(j *journal, h header, s *staging, log *batchLog) *run {
 	r := &run{
-		space: a.space, track: a.track, state: a.state, dir: s.fd, staged: s.contents, dirs: newDirs(a.space), log: log,
+		space: a.space, track: a.track, event: a.event, state: a.state, dir: s.fd, staged: s.contents, dirs: newDirs(a.space), log: log,
 		incarnation: h.incarnation, leases: a.leases,
 	}
 	if j != nil {

@@ -17,6 +17,7 @@ type outcome struct {
 	attr     *root.Attr // of the object afterwards; on conflict what is there
 	conflict bool
 	other    *root.Attr // of an exchange: what the source's name has now
+	event    uint64     // the last event that was decided before it; 0: not known (any more)
 }
 
 // failed tells whether operations that depend on this one are cancelled.
@@ -36,9 +37,9 @@ func (o *outcome) answer(b []byte, replayed bool) []byte {
 	if replayed {
 		flags |= flagReplayed
 	}
-	b = msgpack.AppendInt(msgpack.AppendArray(b, 4), o.seq)
+	b = msgpack.AppendInt(msgpack.AppendArray(b, 5), o.seq)
 	b = root.AppendAttr(msgpack.AppendInt(b, int64(o.errno)), o.attr)
-	return msgpack.AppendInt(b, flags)
+	return msgpack.AppendUint(msgpack.AppendInt(b, flags), o.event)
 }
 
 // A batch's log is a sequence of records: u32 length, u32 crc32 of the value, a MessagePack value, which is

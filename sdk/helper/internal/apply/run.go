@@ -21,6 +21,7 @@ type Tracker interface {
 type run struct {
 	space  *root.Root
 	track  Tracker
+	event  func() uint64
 	state  *State
 	dir    int
 	staged map[int]staged
@@ -85,6 +86,7 @@ func (r *run) one(o *operation) (outcome, error) {
 	if err == nil {
 		r.track.Lock()
 		result.attr, result.other, err = r.do(o)
+		result.event = r.event() // no decision falls between the change and this
 		r.track.Unlock()
 	}
 	switch e := err.(type) {
