@@ -19,7 +19,8 @@ type change struct {
 // moved is the first half of a rename. Its second half follows in the queue if it is within the tree.
 type moved struct {
 	entry
-	dir *node
+	dir     *node
+	swapped bool // it may be what was there before dir came: see exchanged
 }
 
 // maxPending: beyond it the client had better list the tree again.
@@ -123,6 +124,7 @@ func (w *watch) handleSelf(n *node, mask uint32) {
 func (w *watch) movedFrom(e entry, cookie uint32, directory bool) {
 	m := moved{entry: e}
 	if directory {
+		m.swapped = w.over[e]
 		if m.dir = w.kids[e]; m.dir != nil {
 			delete(w.kids, e) // its watches stay until it is known where it went
 		}
@@ -134,8 +136,13 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 	m, both := w.moves[cookie]
 	delete(w.moves, cookie)
 	if directory {
+		delete(w.over, c.entry)
 		if replaced := w.kids[c.entry]; replaced != nil && replaced != m.dir {
 			w.detach(replaced)
+			if len(w.over) >= maxOver {
+				clear(w.over)
+			}
+			w.over[c.entry] = true
 		}
 	}
 	if !both {
@@ -157,6 +164,10 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 		c.from, c.old = nil, nil // back where it was
 	}
 	if directory {
+		if m.swapped {
+			w.exchanged(m, c.entry)
+			return
+		}
 		if m.dir == nil {
 			w.appeared(c.dir, c.name)
 			return
@@ -169,6 +180,21 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 		w.kids[c.entry] = m.dir
 		w.placed(m.dir)
 	}
+}
+
+// maxOver: so many names are remembered that one directory took from another. It is only about what comes next.
+const maxOver = 1024
+
+// exchanged: two directories have changed names, or one came back from a name at which it had replaced another. inotify
+// tells both as the same four events, and RENAME_EXCHANGE as if the first had replaced the second. So both names are
+// looked at. The caller holds mu.
+func (w *watch) exchanged(m moved, to entry) {
+	delete(w.over, m.entry)
+	if m.dir != nil {
+		w.detachBelow(map[*node]bool{m.dir: true})
+	}
+	w.appeared(to.dir, to.name)
+	w.appeared(m.entry.dir, m.name)
 }
 
 // appeared: a directory has come, with what is in it. The caller holds mu.

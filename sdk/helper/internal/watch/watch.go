@@ -41,6 +41,7 @@ type watch struct {
 	dirs     map[*node]int // those that could not be looked at, and how often
 	overflow map[*node]bool
 	moves    map[uint32]moved
+	over     map[entry]bool // names that a directory took from another one
 	rewalk   bool
 	lost     bool
 	scanned  []*node
@@ -73,7 +74,7 @@ func newWatch(h *Hub, r *session.Request, path string, walk bool, leave *prune.S
 	return &watch{
 		hub: h, r: r, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), walk: walk, leave: leave, top: &node{name: path, wd: -1},
 		byWD: map[int32]*node{}, kids: map[entry]*node{}, pending: map[entry]*change{}, dirs: map[*node]int{},
-		overflow: map[*node]bool{}, moves: map[uint32]moved{}, own: map[string]ownState{},
+		overflow: map[*node]bool{}, moves: map[uint32]moved{}, over: map[entry]bool{}, own: map[string]ownState{},
 		stop: make(chan struct{}), sending: make(chan struct{}, 1),
 	}, nil
 }
