@@ -206,9 +206,10 @@ def test_a_box_directory_that_was_removed(account: Account, box: MountedBox) -> 
     (box.mount / "other").write_bytes(b"never read")
     box.sync()
     shutil.rmtree(box.box)
-    wait_until(lambda: not (box.mount / "file").exists(), timeout=5)
-    # As in a local directory that was removed while it was somebody's working directory.
-    assert outcome((box.mount / "other").read_bytes) == "ENOENT"
+    wait_until(lambda: not (box.mount / "file").exists(), timeout=20)
+    # As in a local directory that was removed while it was somebody's working directory. The news
+    # of each entry comes for itself.
+    wait_until(lambda: outcome((box.mount / "other").read_bytes) == "ENOENT", timeout=20)
     said = outcome(save_through, box.mount / "new")
     assert said in ("ENOENT", "ESTALE", "EIO"), said
     assert box.status()["pid"]
