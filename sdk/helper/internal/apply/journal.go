@@ -34,10 +34,16 @@ type journal struct {
 	failed    map[int64]bool // ended without having been applied
 	logged    map[int64][]identity
 	left      map[identity]*outcome
-	hints     map[int64]map[int64]outcome // by batch and seq: of logs written before the machine was restarted
+	hints     map[int64]*hints // by batch: of logs written before the machine was restarted
 	trouble   *identity
 	reserved  bool // see reserve.go
 	broken    bool // the last batch could not be completed: recover first
+}
+
+// hints is what a log says that is not trusted any more: what it tells of may be gone, and the reverse.
+type hints struct {
+	outcomes map[int64]outcome
+	intents  map[int64]uint64
 }
 
 type meta struct {
@@ -93,7 +99,7 @@ func openJournal(state int, id string) (*journal, meta, error) {
 	j := &journal{
 		id: id, fd: fd, generation: m.generation, last: m.last, durable: m.durable, trouble: m.trouble,
 		advanced: make(chan struct{}), announced: map[int64]int{}, failed: map[int64]bool{}, logged: map[int64][]identity{},
-		left: map[identity]*outcome{}, hints: map[int64]map[int64]outcome{},
+		left: map[identity]*outcome{}, hints: map[int64]*hints{},
 	}
 	return j, m, nil
 }

@@ -210,6 +210,14 @@ func (l *Leases) claim(journal, path string) bool {
 	return true
 }
 
+// has tells whether a lock of the journal still is there.
+func (l *Leases) has(journal, path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.find(path)
+	return one != nil && one.journal == journal
+}
+
 // leave has every lease run from now on: the client is gone.
 func (l *Leases) leave() {
 	l.mu.Lock()

@@ -27,6 +27,10 @@ func (r *run) lock(o *operation) (*root.Attr, error) {
 		r.track.Left(p.path, found)
 		return found, nil
 	}
+	if found != nil && r.hints != nil && r.leases.has(r.journal, p.path) {
+		r.track.Left(p.path, found)
+		return found, nil // made before the machine was restarted
+	}
 	if found != nil {
 		return nil, conflict(syscall.EEXIST, p.current())
 	}

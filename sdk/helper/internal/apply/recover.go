@@ -122,11 +122,11 @@ func (j *journal) resumed(h header) {
 // doubt turns what is left of a batch into hints. Displaced objects that were not ours to displace go back.
 func (a *Applier) doubt(j *journal, batch int64, dir int, log *replay) error {
 	if log != nil {
-		hints := map[int64]outcome{}
+		said := &hints{outcomes: map[int64]outcome{}, intents: log.intents}
 		for _, o := range log.outcomes {
-			hints[o.seq] = o
+			said.outcomes[o.seq] = o
 		}
-		j.hints[batch] = hints
+		j.hints[batch] = said
 	}
 	if raw, err := readFile(dir, "manifest"); err == nil {
 		if h, s, err := decodeAccepted(raw); err == nil {

@@ -133,10 +133,8 @@ func (r *run) rename(o *operation) (attr, other *root.Attr, err error) {
 	if ino, began := r.intents[o.seq]; r.doubt && began && target != nil && target.Ino == ino && (source == nil || source.Ino != ino) {
 		return r.finishRename(o, from, to, source)
 	}
-	if r.doubt && source == nil && target != nil {
-		if hint, ok := r.hints[o.seq]; ok && hint.attr != nil && hint.attr.Ino == target.Ino {
-			return r.finishRename(o, from, to, source)
-		}
+	if r.hints != nil && r.renamedBefore(o, from, to, source, target) {
+		return r.finishRename(o, from, to, source)
 	}
 	if err := r.check(o.sourcePre, from, source); err != nil {
 		return nil, nil, err
@@ -144,7 +142,7 @@ func (r *run) rename(o *operation) (attr, other *root.Attr, err error) {
 	if source == nil {
 		return nil, nil, syscall.ENOENT
 	}
-	if err := r.check(o.pre, to, target); err != nil {
+	if err := r.check(o.pre, to, target); err != nil && !r.replacesItsLike(o, from, to, source, target) {
 		return nil, nil, err
 	}
 	if err := r.log.intent(o.seq, source.Ino); err != nil {
@@ -179,6 +177,41 @@ func (r *run) rename(o *operation) (attr, other *root.Attr, err error) {
 		return nil, nil, conflict(syscall.ESTALE, from.current())
 	}
 	return r.digest(o.sourcePre, to, r.renamed(from, to, now)), nil, nil
+}
+
+// renamedBefore tells whether a rename that an untrusted log begins was done. What is left under the source's name by an
+// exchange, the one asked for or that of a git directory, is what the target was to be.
+func (r *run) renamedBefore(o *operation, from, to place, source, target *root.Attr) bool {
+	ino, began := r.hints.intents[o.seq]
+	exchange := o.flags&sys.RenameExchange != 0
+	switch {
+	case !began || target == nil || target.Ino != ino:
+		return false
+	case source == nil:
+		return !exchange
+	case source.Ino == ino || o.pre.kind == preNone && !exchange:
+		return false
+	}
+	return r.check(o.sourcePre, to, target) == nil && r.check(o.pre, from, source) == nil
+}
+
+// replacesItsLike: when the machine was restarted, what made the source is done again, perhaps after its rename was done
+// already. What that left is of no other content then.
+func (r *run) replacesItsLike(o *operation, from, to place, source, target *root.Attr) bool {
+	if r.hints == nil || o.flags != 0 || target == nil || !source.IsRegular() || !target.IsRegular() || source.Size != target.Size || source.Size > maxSum {
+		return false
+	}
+	fd, err := root.OpenQuietly(from.fd, from.name)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	sum, err := root.SumFD(fd, maxSum)
+	if err != nil {
+		return false
+	}
+	equal, err := equalContent(to, sum)
+	return equal && err == nil
 }
 
 // digest adds the digest to the attr of a file that a change of its name has made fresh; the operation that the

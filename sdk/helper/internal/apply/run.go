@@ -35,8 +35,8 @@ type run struct {
 	journal     string // of the leases of locks, with its generation
 	generation  int64
 	leases      *Leases
-	doubt       bool              // the current operation may have been done before a crash
-	hints       map[int64]outcome // what a log that is not trusted any more says
+	doubt       bool   // the current operation may have been done before a crash
+	hints       *hints // nil: the log is trusted
 	intents     map[int64]uint64
 	inPlace     bool      // the current operation changes an object rather than a name
 	displaced   []private // to be destroyed once the outcome is logged
