@@ -60,6 +60,11 @@ class Pending:
         self._held: dict[int, _Held] = {}
         self._kept: dict[int, tuple[Directory, bytes]] = {}
         self._moves = 0
+        self._late_moves: list[tuple[int, int, Directory]] = []
+        """Directories whose rename is settled: of which connection, and the last event that does
+        not know of it."""
+        self.moved_names: set[tuple[Directory, bytes]] = set()
+        """Names that directories have got or lost since a snapshot began, which empties it."""
         self._no_moves = trio.Event()
         self._no_moves.set()
         table.touched = self._carry_content
@@ -113,27 +118,33 @@ class Pending:
             directory.hold(name)
         if move:
             self._moves += 1
+            self.moved_names.update(names)
             if self._no_moves.is_set():
                 self._no_moves = trio.Event()
         self._held[seq] = _Held(nodes, names, move)
 
     @property
     def moving(self) -> bool:
-        """Whether a directory's rename is unsettled.
+        """Whether a directory's rename is unsettled, or younger than events on their way.
 
-        Paths below it differ between here and the box.
+        Paths below it differ between here and the box, or did then.
         """
-        return self._moves > 0
+        late = self._late_moves
+        if late:
+            now, table = self.watch_session, self.table
+            late[:] = [one for one in late if one[0] == now and table.on_its_way(one[1])]
+        return self._moves > 0 or bool(late)
 
     def moved(self) -> list[Directory]:
-        """Return the directories of which a rename is unsettled."""
-        return [
+        """Return the directories of which that is so."""
+        unsettled = [
             node
             for held in self._held.values()
             if held.move
             for node in held.nodes
             if isinstance(node, Directory)
         ]
+        return unsettled + [directory for _session, _event, directory in self._late_moves]
 
     async def wait_moves(self) -> None:
         """Wait until no directory's rename is unsettled."""
@@ -162,6 +173,11 @@ class Pending:
                 events[id(node)] = max(event, events.get(id(node), 0))
             names.extend((directory, name, event) for directory, name in held.names)
             if held.move:
+                self._late_moves += [
+                    (self.watch_session, event, node)
+                    for node in held.nodes
+                    if isinstance(node, Directory)
+                ]
                 self._moves -= 1
                 if self._moves == 0:
                     self._no_moves.set()

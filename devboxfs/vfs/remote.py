@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
@@ -129,10 +130,20 @@ class Remote:
         transport = await self.link.wait_transport()
         while True:
             await self.pending.wait_moves()
+            if directory.parent is None and directory is not self.table.root:
+                directory.complete = True  # it is gone, and was empty by then
+                return
+            path = directory.path()
             self.table.log.begin()
             try:
-                event, attr, entries = await transport.list(directory.path())
+                try:
+                    event, attr, entries = await transport.list(path)
+                except BoxFileError:
+                    if directory.path() == path:
+                        raise
                 self._listings += 1
+                if directory.path() != path:
+                    continue  # renamed here meanwhile: the answer may be about another one
                 await self._merge(directory, entries, event)
                 if directory is self.table.root or directory.parent is not None:
                     self.table.update(directory, attr, event)
@@ -168,22 +179,26 @@ class Remote:
         if node.parent is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         transport = await self._transport_in_time()
+        path = node.path()
         self.table.log.begin()
         try:
-            event, attr = await transport.stat(node.path())
-            parent, name = node.parent, node.name
+            event, attr = await transport.stat(path)
+            parent, name = node.parent if node.path() == path else None, node.name
             if parent is not None and not self.table.log.is_stale(parent.ino, name, event):
                 self.table.remote_name(parent, name, attr, event)
         except BoxFileError as exc:
-            if exc.errno in (errno.ENOENT, errno.ENOTDIR) and node.parent is not None:
-                self.table.remote_name(node.parent, node.name, None, 0)
+            parent = node.parent if node.path() == path else None
+            if exc.errno in _ABSENT and parent is not None:
+                self.table.remote_name(parent, node.name, None, 0)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
         finally:
             self.table.log.end()
 
     async def _transport_in_time(self) -> FileTransport:
         with trio.move_on_at(self.link.deadline()):
-            return await self.link.wait_transport()
+            transport = await self.link.wait_transport()
+            await self.pending.wait_moves()  # until then paths differ between here and the box
+            return transport
         raise OSError(errno.EIO, "the box cannot be reached")
 
     # -- pushed ------------------------------------------------------------------------------------
@@ -285,6 +300,7 @@ class Remote:
         table.log.begin()
         try:
             await self.pending.wait_moves()
+            self.pending.moved_names.clear()
             async with transport.snapshot(table.root.name, prune=self.visibility.prune) as stream:
                 while (records := await stream.receive()) is not None:
                     for record in records:
@@ -301,7 +317,9 @@ class Remote:
                             oldest.pop(record.path, None)
                         entries += len(whole)
                         directory = table.resolve(record.path)
-                        if isinstance(directory, Directory):
+                        if self._was_moved(record.path):
+                            self.rescan_all(directory)
+                        elif isinstance(directory, Directory):
                             await self._merge(directory, whole, event)
                     await trio.lowlevel.checkpoint()
             self._snapshot_entries = entries
@@ -347,6 +365,15 @@ class Remote:
                 continue
             origin = event.moved_from
             directory = table.resolve(parent_path)
+            if self.pending.moving and (
+                self._is_ambiguous(event.path, event.number)
+                or (origin is not None and self._is_ambiguous(origin, event.number))
+            ):
+                self._rescan_moved()
+                self.rescan_all(directory)
+                if origin is not None:
+                    self.rescan_all(table.resolve(origin.rpartition(b"/")[0]))
+                continue
             if origin is not None and not self._moved(origin, directory, name, event):
                 self._gone(origin, event.number)
                 origin = None
@@ -400,6 +427,31 @@ class Remote:
             waiting.extend(
                 child for child in directory.children.values() if isinstance(child, Directory)
             )
+
+    def _is_ambiguous(self, path: bytes, number: int) -> bool:
+        """Whether a directory above has got or lost its name by us, and the box did not know yet.
+
+        Another directory may have that name here: what the event says is not about its entry.
+        """
+        return any(
+            directory.held(name) or self.table.overtaken(directory, name, number)
+            for directory, name in self._names_above(path)
+        )
+
+    def _was_moved(self, path: bytes) -> bool:
+        """Whether a directory of that path has another name since the snapshot began."""
+        moved = self.pending.moved_names
+        return bool(moved) and any(one in moved for one in self._names_above(path + b"/"))
+
+    def _names_above(self, path: bytes) -> Iterator[tuple[Directory, bytes]]:
+        node: Node | None = self.table.root
+        base = self.table.root.name
+        rest = path[len(base) + 1 :] if base else path
+        for part in rest.split(b"/")[:-1]:
+            if not isinstance(node, Directory):
+                return
+            yield node, part
+            node = node.children.get(part)
 
     def _rescan_moved(self) -> None:
         """News of a path that may be the box's of a directory that we have renamed meanwhile.

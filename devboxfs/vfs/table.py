@@ -360,7 +360,7 @@ class Table:
         if directory.held(name):
             self._stash(directory, name, event, attr)
             return
-        if self._overtaken(directory, name, event):
+        if self.overtaken(directory, name, event):
             return
         self.log.note(directory.ino, name, event)
         if self.hides is not None and self._hide(directory, name, attr):
@@ -402,8 +402,8 @@ class Table:
             or ((there := target.children.get(new)) is not None and there.pending)
             or node.links is not None
             or (self.hides is not None and self.hides(target, new, attr))
-            or self._overtaken(source, old, event)
-            or self._overtaken(target, new, event)
+            or self.overtaken(source, old, event)
+            or self.overtaken(target, new, event)
         ):
             return False
         self.log.note(source.ino, old, event)
@@ -516,6 +516,10 @@ class Table:
                     waiting.append(node)
                 self.kernel.entry(gone, name)
 
+    def on_its_way(self, event: int) -> bool:
+        """Whether the event, or one before it, may not have arrived."""
+        return event > self._heard
+
     def heard(self, number: int | None) -> None:
         """All events up to this one were worked in; None: they are numbered anew."""
         self._heard = number or 0
@@ -533,7 +537,7 @@ class Table:
         if event > self._heard:
             self._ahead[directory.ino, name] = max(event, self._ahead.get((directory.ino, name), 0))
 
-    def _overtaken(self, directory: Directory, name: bytes, event: int) -> bool:
+    def overtaken(self, directory: Directory, name: bytes, event: int) -> bool:
         """Whether an event comes late; 0 is none."""
         return bool(self._ahead) and 0 < event <= self._ahead.get((directory.ino, name), 0)
 
@@ -560,7 +564,7 @@ class Table:
         return (
             directory.pending_names is not None
             or self.log.is_stale(directory.ino, b"", event)
-            or self._overtaken(directory, b"", event)
+            or self.overtaken(directory, b"", event)
         )
 
     def object_settled(self, node: Node, event: int) -> None:

@@ -1,0 +1,142 @@
+"""News of paths that are the box's, while directories have other names here."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import trio
+
+from devboxfs.core.node import Directory, Node
+from devboxfs.core.ops import Kind, Operation
+from devboxfs.vfs.remote import Remote
+from devboxfs.writeback.seams import Settled
+from sealos_devbox import Attributes, BoxFileError, Event
+from tests.unit.vfs.test_settling import Mount
+from tests.unit.vfs.test_table import DIRECTORY, attributes, listing
+
+A, B = (attributes(ino, mode=DIRECTORY, nlink=2) for ino in (10, 20))
+A_X, B_X = attributes(11), attributes(21)
+
+
+class Link:
+    """A connection whose transport answers as it is told."""
+
+    online, timeout = True, 30.0
+
+    def __init__(self) -> None:
+        self.listed: list[bytes] = []
+        self.answer: Any = None
+
+    async def wait_transport(self, _previous: object = None) -> Link:
+        return self
+
+    def deadline(self) -> float:
+        return trio.current_time() + 30
+
+    async def list(self, path: bytes) -> tuple[int, Attributes, list[tuple[bytes, Attributes]]]:
+        self.listed.append(path)
+        return cast(
+            "tuple[int, Attributes, list[tuple[bytes, Attributes]]]", await self.answer(path)
+        )
+
+
+class Box(Mount):
+    """Directories a and b with a file x in each, and what keeps them true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        listing(self.table, self.table.root, {b"a": A, b"b": B})
+        self.a, self.b = self.directory(b"a"), self.directory(b"b")
+        listing(self.table, self.a, {b"x": A_X})
+        listing(self.table, self.b, {b"x": B_X})
+        self.a_x, self.b_x = self.a.children[b"x"], self.b.children[b"x"]
+        self.link = Link()
+        self.remote = Remote(self.table, cast(Any, self.link), self.pending, cast(Any, None))
+        self.table.rescan = self.remote.request_rescan = self.rescans.append  # type: ignore[method-assign]
+
+    def directory(self, name: bytes) -> Directory:
+        node = self.table.root.children[name]
+        assert isinstance(node, Directory)
+        return node
+
+    def exchange(self) -> int:
+        """Journal an exchange of a and b as vfs/namespace.py does."""
+        root = self.table.root
+        operation = Operation(Kind.RENAME, self.pending.oid(self.a), b"b", 1, is_dir=True)
+        self.pending.oid(self.b)
+        names = ((root, b"a"), (root, b"b"))
+        self.pending.append(operation, (self.a, self.b), names, move=True)
+        root.children.update({b"a": self.b, b"b": self.a})
+        self.a.name, self.b.name = b"b", b"a"
+        return operation.seq
+
+    def hear(self, number: int, path: bytes, attr: Attributes | None) -> None:
+        self.remote._take([Event(number, path, 2, attr, None)])
+        self.table.heard(number)
+
+    def settle(self, seq: int, event: int) -> None:
+        objects: dict[int, Attributes | None] = {self.a.oid: A, self.b.oid: B}
+        settled = Settled([seq], objects, {}, event=1, events={seq: event})
+        self.pending.settled(settled)
+        self.rescans.clear()
+
+    def sizes(self) -> tuple[int, int]:
+        return self.a_x.size, self.b_x.size
+
+
+@pytest.fixture
+def box() -> Box:
+    return Box()
+
+
+def test_an_event_below_a_name_that_another_directory_has_got_here(box: Box) -> None:
+    seq = box.exchange()
+    box.hear(2, b"a/x", attributes(11, size=5, time=2))
+    assert (box.a.children, box.b.children) == ({b"x": box.a_x}, {b"x": box.b_x})
+    assert set(box.rescans) == {box.a, box.b}, "a listing says it when the names agree again"
+    box.settle(seq, event=4)
+    box.hear(3, b"a/x", attributes(11, size=6, time=3))
+    assert (box.a.children, box.b.children) == ({b"x": box.a_x}, {b"x": box.b_x})
+    assert set(box.rescans) == {box.a, box.b}, "it was on its way"
+    box.hear(5, b"a/x", attributes(21, size=7, time=4))
+    assert box.sizes() == (0, 7)
+    assert not box.pending.moving
+
+
+def test_an_event_of_another_directory_is_none_of_that(box: Box) -> None:
+    box.exchange()
+    other = attributes(30, mode=DIRECTORY, nlink=2)
+    box.hear(2, b"other", other)
+    listing(box.table, box.directory(b"other"), {b"x": attributes(31)})
+    box.hear(3, b"other/x", attributes(31, size=5, time=2))
+    assert box.directory(b"other").children[b"x"].size == 5
+    assert box.rescans == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_listing_that_a_rename_overtakes_is_repeated(box: Box, refused: bool) -> None:
+    box.a.complete = False
+
+    async def answer(path: bytes) -> object:
+        if len(box.link.listed) == 1:
+            box.settle(box.exchange(), event=4)
+            if refused:
+                raise BoxFileError(2, "no such file")
+            return 5, B, [(b"x", B_X)]
+        return 5, A, [(b"x", attributes(11, size=5, time=2))]
+
+    box.link.answer = answer
+    trio.run(box.remote._list, box.a)
+    assert box.link.listed == [b"a", b"b"]
+    assert box.a.children == {b"x": box.a_x}
+    assert box.sizes() == (5, 0)
+
+
+def test_a_directory_without_a_name_is_empty(box: Box) -> None:
+    """The path that it has left is the root's."""
+    box.a.lookups = 1
+    box.table.remove_remote(box.table.root, b"a")
+    box.a.complete = False
+    trio.run(box.remote._list, box.a)
+    assert (box.link.listed, box.a.children, box.a.complete) == ([], dict[bytes, Node](), True)
