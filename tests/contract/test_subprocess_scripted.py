@@ -14,6 +14,7 @@ from sealos_devbox._protocol import frames
 from sealos_devbox._transport.helper import HelperTransport, open_helper_transport
 from sealos_devbox.batch import ABSENT, Batch
 from sealos_devbox.errors import BoxFileError, CapabilityError, ProtocolError, TransportError
+from sealos_devbox.patterns import Prune
 from tests.fakes.memory_channel import MemoryChannel, channel_pair
 from tests.fakes.peer import ATTR, Peer, data, error, pack, reply
 
@@ -140,6 +141,35 @@ async def test_what_the_helper_cannot_do_is_said():
         with pytest.raises(ValueError, match="empty"):
             transport.exec([])
         assert transport.round_trips == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_older_helper_is_not_asked_to_leave_out(known):
+    prune = Prune(("node_modules",), ("build",), b"src")
+    asked = []
+
+    def answer(id: int, request: list[object]) -> bytes:
+        asked.append(request)
+        if request[0] == "watch":
+            return frames.encode(frames.EVENTS, id, pack([]))
+        return data(id, pack([[0, b"", True, [[b"node_modules", ATTR]]]])) + reply(id)
+
+    capabilities = ["watch", "prune"] if known else ["watch"]
+    async with (
+        scripted(capabilities=capabilities) as (transport, peer, _),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(peer.answer, answer)
+        async with transport.snapshot(b"", prune=prune) as stream:
+            [record] = await stream.receive() or ()
+        # What the client leaves out by itself is not the transport's business.
+        assert record.entries is not None
+        assert record.entries[0][0] == b"node_modules"
+        async with transport.watch(prune=prune) as events:
+            assert await events.receive() == []
+        tasks.cancel_scope.cancel()
+    argument = [prune.wire()] if known else []
+    assert asked == [["snapshot", b"", 0, *argument], ["watch", b"", False, *argument]]
 
 
 async def test_a_request_too_large_for_a_frame():

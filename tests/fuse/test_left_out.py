@@ -1,10 +1,12 @@
 """The box's helper neither lists nor watches what `--exclude` and `--local` take away."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.helper import helper_binary
 from tests.support.mounts import PLAIN, MountedBox
 from tests.support.waiting import wait_until
 
@@ -141,3 +143,46 @@ def test_a_subpath_that_goes_and_comes_again(make_box, moved: str) -> None:
     (box.mount / "h").write_text("z")
     box.sync()
     assert (box.box / "a/b/h").read_text() == "z"
+
+
+OLDER = """\
+#!{python} -I
+import os, subprocess, sys
+helper = subprocess.Popen([{helper!r}, *sys.argv[1:]], stdout=subprocess.PIPE, bufsize=0)
+said = b""
+while b"prune" not in said and (piece := helper.stdout.read(65536)):
+    said += piece
+said = said.replace(b"prune", b"prone", 1)
+while said:
+    said = said[os.write(1, said):] or helper.stdout.read(65536)
+sys.exit(helper.wait())
+"""
+"""A helper from before it could leave anything out: the capability has another name."""
+
+
+def test_a_helper_that_tells_of_everything(filled: MountedBox) -> None:
+    box = filled
+    older = box.home / "older-helper"
+    older.write_text(OLDER.format(python=sys.executable, helper=os.fspath(helper_binary())))
+    older.chmod(0o755)
+    box.environment["DEVBOX_HELPER"] = os.fspath(older)
+    mount(box, "--local", "node_modules", "--exclude", "build")
+    assert box.status()["tree"]["snapshot_entries"] > 3 * MODULES
+    assert sorted(os.listdir(box.mount)) == ["src"]
+    assert os.listdir(box.mount / "src") == ["deep"]
+    (box.mount / "node_modules").mkdir()
+
+    def change() -> None:
+        (box.box / "node_modules" / "m1" / "lib" / "new").write_text("x")
+        (box.box / "src" / "build" / "new").write_text("x")
+        (box.box / "build").mkdir()
+        (box.box / "src" / "deep" / "last").write_text("x")
+
+    box.account.perform(change)
+    wait_until(lambda: (box.mount / "src/deep/last").exists(), what="the last change")
+    assert sorted(os.listdir(box.mount)) == ["node_modules", "src"]
+    assert os.listdir(box.mount / "node_modules") == []
+    assert not (box.mount / "src" / "build").exists()
+    (box.mount / "node_modules" / "mine").write_text("x")
+    box.sync()
+    assert not (box.box / "node_modules" / "mine").exists()
