@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -248,4 +249,9 @@ def remove_tree(top: Path) -> None:
                 info = os.lstat(path)
                 if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o700 != 0o700:
                     os.chmod(path, 0o700)
+    ends = time.monotonic() + 5
     shutil.rmtree(top, ignore_errors=True)
+    # A process of a box that is about to end may write into a directory that was emptied already.
+    while top.exists() and time.monotonic() < ends:
+        time.sleep(0.1)
+        shutil.rmtree(top, ignore_errors=True)
