@@ -10,34 +10,42 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sealos_devbox._protocol.bootstrap import MACHINES, PLACES
+from sealos_devbox._protocol.helper_place import (
+    GOOD,
+    MACHINE,
+    MACHINES,
+    OWN,
+    PLACES,
+    SUM,
+    SWEEP,
+    TRY,
+    machine_cases,
+    place_words,
+)
 from sealos_devbox.errors import ProtocolError
 
 __all__ = ["Missing", "Present", "Unusable", "finish", "look", "parse"]
 
-_COMMON = """\
+_COMMON: Final = (
+    """\
 say() { printf '@devbox-agent-bootstrap %s\\n' "$*"; }
 no() { say refused "$*"; exit 0; }
 umask 022
 me=$(id -u) || me=x
-if command -v sha256sum >/dev/null 2>&1
-then sum() { sha256sum <"$1"; }
-elif command -v openssl >/dev/null 2>&1
-then sum() { openssl dgst -sha256 -r <"$1"; }
-else no 'the box has neither sha256sum nor openssl'
-fi
-good() { s=$(sum "$1" 2>/dev/null) && [ "${s%% *}" = "$h" ]; }
 """
+    + SUM
+    + GOOD
+)
 
-_LOOK = """\
+_LOOK: Final = (
+    """\
 [ -d "$root" ] || no "there is no directory $root in the box, or its user may not see it"
-m=$(uname -m 2>/dev/null) || no 'the box has no uname, so its processor is unknown'
-case $m in
-ARCHITECTURES
-*) no "there is no helper for the processor $m";;
-esac
-own() { [ -d "$p" ] && [ ! -L "$p" ] && [ -O "$p" ]; }
+"""
+    + MACHINE
+    + OWN
+    + """\
 why=
 set -- PLACES
 for d do
@@ -47,13 +55,9 @@ done
 for d do
 [ -n "$d" ] || continue
 p=$d/devbox-helper-$me t=$p/.new-NONCE
-[ "$d" = "$1" ] && mkdir -p "$d" 2>/dev/null
-[ -d "$d" ] || { why="$why; $d: there is none"; continue; }
-own || mkdir -m 700 "$p" 2>/dev/null
-own || { why="$why; $d: not writable"; continue; }
-{ printf '#!/bin/sh\\nexit 0\\n' >"$t"; } 2>/dev/null && chmod 755 "$t" 2>/dev/null \
-|| { rm -f "$t" 2>/dev/null; why="$why; $d: not writable"; continue; }
-"$t" 2>/dev/null || { rm -f "$t"; why="$why; $d: nothing may be run there (noexec)"; continue; }
+"""
+    + TRY
+    + """\
 rm -f "$t"
 z=plain
 command -v gzip >/dev/null 2>&1 && z=gzip
@@ -62,8 +66,10 @@ exit 0
 done
 no "there is no place for the helper${why}"
 """
+)
 
-_FINISH = """\
+_FINISH: Final = (
+    """\
 t=$p/.new-NONCE f=$p/$h
 trap 'rm -f "$t" "$t".*' EXIT
 if [ "$z" = gzip ]; then cat PARTS | gzip -dc >"$t"; else cat PARTS >"$t"; fi
@@ -71,10 +77,12 @@ good "$t" || no 'the helper did not arrive whole'
 chmod 755 "$t"
 e=$("$t" --version 2>&1) || no "the helper does not run in $p: $e"
 mv -f "$t" "$f" || no "the helper cannot be put into $p"
-find "$p" -type f ! -name "$h" \\( -name '.new-*' -mmin +60 -o -mtime +30 \\) \
--exec rm -f {} + 2>/dev/null
+"""
+    + SWEEP
+    + """\
 say have "$f"
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,8 @@ def look(
 
     hashes: of the helpers that can be sent, by architecture.
     """
-    architectures = "\n".join(
-        f"{'|'.join(MACHINES[architecture])}) a={architecture} h={digest};;"
-        for architecture, digest in hashes.items()
-    )
-    text = _LOOK.replace("ARCHITECTURES", architectures).replace("NONCE", nonce)
-    text = text.replace("PLACES", " ".join(f'"{place}"' for place in places))
+    text = _LOOK.replace("ARCHITECTURES", machine_cases(hashes)).replace("NONCE", nonce)
+    text = text.replace("PLACES", place_words(places))
     return f"root={shlex.quote(root)}\n{_COMMON}{text}"
 
 

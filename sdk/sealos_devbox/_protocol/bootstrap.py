@@ -19,12 +19,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sealos_devbox._protocol.helper_place import (
+    GOOD,
+    MACHINE,
+    MACHINES,
+    OWN,
+    PLACES,
+    SUM,
+    SWEEP,
+    TRY,
+    machine_cases,
+    place_words,
+)
 from sealos_devbox.errors import ProtocolError
 
 __all__ = [
     "COMMAND",
     "HELPER_MAGIC",
-    "MACHINES",
     "Failed",
     "Needed",
     "Refused",
@@ -41,36 +52,20 @@ NOISE: Final = 65536
 """Of what a shell says before; more is no shell."""
 LINE: Final = 4096
 
-MACHINES: Final = {"amd64": ("x86_64", "amd64"), "arm64": ("aarch64", "arm64")}
-"""What `uname -m` says, by the name that Go uses."""
-
-PLACES: Final = ("${HOME:+${XDG_CACHE_HOME:-$HOME/.cache}}", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108
-"""The first survives the box's restart; the others are for boxes whose root is read-only."""
-
-# Executed by root in many boxes, whose other users may write to some of the places: only what this
-# user made, in a directory of its own, is executed. 755, because the helper becomes another user
-# and then executes itself again. A file is tried with a script first: on a noexec mount the upload
-# would be for nothing. The shell waits for the upload with a limit where there is `timeout`: its
-# input does not end when the network vanishes. The `find` at the end sweeps what interrupted
-# uploads and old versions left.
-_SCRIPT: Final = """\
+# The shell waits for the upload with a limit where there is `timeout`: its input does not end when
+# the network vanishes.
+_SCRIPT: Final = (
+    """\
 say() { printf '%s%s\\n' '@devbox-bootstrap ' "$*"; }
 no() { say refused "$*"; exit 0; }
 umask 022
 r=ROOT
 [ -n "$r" ] || r=$PWD
 [ -d "$r" ] || no "there is no directory $r in the box, or its user may not see it"
-m=$(uname -m 2>/dev/null) || no 'the box has no uname, so its processor is unknown'
-case $m in
-ARCHITECTURES
-*) no "there is no helper for the processor $m"
-esac
-if command -v sha256sum >/dev/null 2>&1
-then sum() { sha256sum <"$1"; }
-elif command -v openssl >/dev/null 2>&1
-then sum() { openssl dgst -sha256 -r <"$1"; }
-else no 'the box has neither sha256sum nor openssl'
-fi
+"""
+    + MACHINE
+    + SUM
+    + """\
 u=USER
 me=$(id -u 2>/dev/null) || me=x
 if [ "$me" = 0 ] && [ -n "$u" ]
@@ -82,8 +77,10 @@ done </etc/passwd
 if [ -z "$k" ]; then u=$(stat -c %u "$r" 2>/dev/null) || u=; [ "$u" = 0 ] && u=; fi
 else u=
 fi
-good() { s=$(sum "$1" 2>/dev/null) && [ "${s%% *}" = "$h" ]; }
-own() { [ -d "$p" ] && [ ! -L "$p" ] && [ -O "$p" ]; }
+"""
+    + GOOD
+    + OWN
+    + """\
 go() { if [ -n "$u" ]; then exec "$f" serve --root "$r" --user "$u"
 else exec "$f" serve --root "$r"; fi; }
 why=
@@ -98,13 +95,9 @@ do
 [ -n "$d" ] || continue
 case SKIPPED in *" $d "*) why="$why; $d: the helper did not arrive there whole"; continue; esac
 p=$d/devbox-helper-$me f=$p/$h t=$p/.new-NONCE
-[ "$d" = "$1" ] && mkdir -p "$d" 2>/dev/null
-[ -d "$d" ] || { why="$why; $d: there is none"; continue; }
-own || mkdir -m 700 "$p" 2>/dev/null
-own || { why="$why; $d: not writable"; continue; }
-{ printf '#!/bin/sh\\nexit 0\\n' >"$t"; } 2>/dev/null && chmod 755 "$t" 2>/dev/null \
-|| { rm -f "$t" 2>/dev/null; why="$why; $d: not writable"; continue; }
-"$t" 2>/dev/null || { rm -f "$t"; why="$why; $d: nothing may be run there (noexec)"; continue; }
+"""
+    + TRY
+    + """\
 command -v head >/dev/null 2>&1 || { rm -f "$t"; no 'the box has no head'; }
 z=plain
 command -v gzip >/dev/null 2>&1 && z=gzip
@@ -120,12 +113,14 @@ good "$t" && chmod 755 "$t" || { say failed "$d"; exit 0; }
 e=$("$t" --version 2>&1) || no "the helper does not run in $d: $e"
 mv -f "$t" "$f" || { say failed "$d"; exit 0; }
 trap - EXIT HUP INT PIPE TERM
-find "$p" -type f ! -name "$h" \\( -name '.new-*' -mmin +60 -o -mtime +30 \\) \\
--exec rm -f {} + 2>/dev/null
+"""
+    + SWEEP
+    + """\
 go
 done
 no "there is no place for the helper${why}"
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +171,13 @@ def script(
     directory in which the shell runs. user: whom the helper is to become where the shell is root's;
     where there is no such user, the workspace's owner. skipped: places where an upload failed.
     """
-    architectures = "\n".join(
-        f"{'|'.join(MACHINES[architecture])}) a={architecture} h={digest};;"
-        for architecture, digest in hashes.items()
-    )
     values = {
-        "ARCHITECTURES": architectures,
+        "ARCHITECTURES": machine_cases(hashes),
         "ROOT": shlex.quote(root),
         "USER": shlex.quote(user),
         "NONCE": nonce,
         "SKIPPED": shlex.quote(f" {' '.join(skipped)} "),
-        "PLACES": " ".join(f'"{place}"' for place in places),
+        "PLACES": place_words(places),
     }
     # In one pass: a value may hold the name of another.
     text = re.sub(r"\b[A-Z]{4,}\b", lambda found: values.get(found[0], found[0]), _SCRIPT)

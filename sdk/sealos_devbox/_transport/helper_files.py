@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sealos_devbox._protocol.bootstrap import MACHINES
+from sealos_devbox._protocol.helper_place import MACHINES
 from sealos_devbox._transport.helper_bundle import find_helper
 from sealos_devbox.errors import CapabilityError
 

@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from sealos_devbox._protocol import bootstrap
 from sealos_devbox._protocol.exec_stream import OFFERED
+from sealos_devbox._protocol.helper_place import PLACES
 from sealos_devbox._transport.helper_files import HelperFile, find_helpers
 from sealos_devbox._transport.kube.access import KubernetesAccess
 from sealos_devbox._transport.kube.exec_channel import ExecChannel, ExecTarget, open_exec_channel
@@ -46,7 +47,7 @@ class BootstrapOptions:
     workspace's owner; empty to stay root."""
     helper: Path | None = None
     """In place of the helpers in this package."""
-    places: tuple[str, ...] = bootstrap.PLACES
+    places: tuple[str, ...] = PLACES
     """Where the helper may be put, best first; shell words."""
     offered: tuple[str, ...] = field(default=OFFERED)
     """Versions of the exec stream."""
