@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -115,11 +113,8 @@ class TestBusybox(ByTransport, WeakFileContract):
         return "asyncio"
 
     @pytest.fixture(autouse=True)
-    def applets(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        program = shutil.which("busybox")
-        assert program, "tools/setup.sh installs busybox"
-        self.tools = tmp_path_factory.mktemp("tools")
-        subprocess.run([program, "--install", "-s", self.tools], check=True)
+    def _with(self, busybox: Path) -> None:
+        self.tools = busybox
 
     @asynccontextmanager
     async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,11 +52,8 @@ class TestBusybox(ShellContract):
         return ns // 1_000_000_000 * 1_000_000_000
 
     @pytest.fixture(autouse=True)
-    def applets(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        program = shutil.which("busybox")
-        assert program, "tools/setup.sh installs busybox"
-        self.tools = tmp_path_factory.mktemp("tools")
-        subprocess.run([program, "--install", "-s", self.tools], check=True)
+    def _with(self, busybox: Path) -> None:
+        self.tools = busybox
 
     @asynccontextmanager
     async def open_transport(self, root: Path) -> AsyncIterator[FileTransport]:
