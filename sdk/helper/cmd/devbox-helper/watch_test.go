@@ -410,17 +410,32 @@ func TestScanningBeyondTheLimit(t *testing.T) {
 	}
 }
 
+// scanning has a directory d with files, which is beyond inotify's limit.
+func scanning(t *testing.T, files []string, leaveOut ...any) (string, *client) {
+	t.Helper()
+	dir := workspace(t)
+	for _, name := range files {
+		write(t, dir+"/d/"+name, "x")
+	}
+	c := start(t, dir, options{env: []string{"DEVBOX_HELPER_WATCH_LIMIT=1"}})
+	c.watch("", true, leaveOut...)
+	return dir, c
+}
+
+// sees waits until the scan has found something new in d.
+func (c *client) sees() {
+	c.t.Helper()
+	if path, mask, _, _ := c.next(); path != "d" || mask != 0x4000 {
+		c.t.Fatal(path, mask)
+	}
+}
+
 // TestScanningSeesContents: what is written into a file does not touch its directory.
 func TestScanningSeesContents(t *testing.T) {
-	dir := workspace(t)
-	write(t, dir+"/d/f", "x")
-	c := start(t, dir, options{env: []string{"DEVBOX_HELPER_WATCH_LIMIT=1"}})
-	c.watch("", true)
+	dir, c := scanning(t, []string{"f"})
 	for _, content := range []string{"other", "OTHER"} {
 		write(t, dir+"/d/f", content)
-		if path, mask, _, _ := c.next(); path != "d" || mask != 0x4000 {
-			t.Fatal(path, mask)
-		}
+		c.sees()
 	}
 }
 
