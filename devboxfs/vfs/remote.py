@@ -189,10 +189,20 @@ class Remote:
         except BoxFileError as exc:
             parent = node.parent if node.path() == path else None
             if exc.errno in _ABSENT and parent is not None:
-                self.table.remote_name(parent, node.name, None, 0)
+                self._absent(parent, node.name)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
         finally:
             self.table.log.end()
+
+    def _absent(self, directory: Directory, name: bytes) -> bool:
+        """The box has said ENOENT of a name, but not since when: whether it is still gone.
+
+        Called while that answer counts as under way: an event that has overtaken it knows better.
+        """
+        if self.table.log.is_stale(directory.ino, name, 0):
+            return False
+        self.table.remote_name(directory, name, None, 0)
+        return True
 
     async def _transport_in_time(self) -> FileTransport:
         with trio.move_on_at(self.link.deadline()):
@@ -212,10 +222,12 @@ class Remote:
                     await self._rescan_wanted.wait()
                     self._rescan_wanted = trio.Event()
                     wanted, self._rescans = self._rescans, {}
+                    again: list[Directory] = []
                     for directory in wanted.values():
                         if directory.parent is None and directory is not self.table.root:
                             self._missed.discard(directory.ino)
                             continue
+                        self.table.log.begin()
                         try:
                             await self._list(directory)
                             if directory is self.table.root:
@@ -224,11 +236,16 @@ class Remote:
                             if directory is self.table.root and exc.errno in _ABSENT:
                                 self._root_is(gone=True)
                             elif exc.errno in _ABSENT and directory.parent is not None:
-                                self.table.remote_name(directory.parent, directory.name, None, 0)
+                                if not self._absent(directory.parent, directory.name):
+                                    again.append(directory)
                             else:
                                 log.warning("listing %r again failed: %s", directory.path(), exc)
                         finally:
+                            self.table.log.end()
                             self._missed.discard(directory.ino)
+                    for directory in again:
+                        self._missed.add(directory.ino)
+                        self.request_rescan(directory)
                     self._told()
             finally:
                 self._nursery = None

@@ -1,4 +1,4 @@
-"""News of paths that are the box's, while directories have other names here."""
+"""Answers and events that pass each other, and directories that have other names here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Kind, Operation
@@ -39,6 +40,9 @@ class Link:
         return cast(
             "tuple[int, Attributes, list[tuple[bytes, Attributes]]]", await self.answer(path)
         )
+
+    async def stat(self, path: bytes) -> tuple[int, Attributes]:
+        return cast("tuple[int, Attributes]", await self.answer(path))
 
 
 class Box(Mount):
@@ -140,3 +144,42 @@ def test_a_directory_without_a_name_is_empty(box: Box) -> None:
     box.a.complete = False
     trio.run(box.remote._list, box.a)
     assert (box.link.listed, box.a.children, box.a.complete) == ([], dict[bytes, Node](), True)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_name_that_is_back_when_the_box_is_heard_to_lack_it(box: Box, back: bool) -> None:
+    """An answer with an errno says not how old it is, and events may pass it on its way."""
+
+    async def answer(_path: bytes) -> object:
+        if back:
+            box.hear(2, b"a/x", attributes(12, size=5, time=2))
+        raise BoxFileError(2, "no such file")
+
+    box.link.answer = answer
+    with pytest.raises(OSError, match="Stale"):
+        trio.run(box.remote.refresh, box.a_x)
+    assert (b"x" in box.a.children) == back
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_directory_that_is_back_when_the_box_is_heard_to_lack_it(box: Box, back: bool) -> None:
+    async def answer(path: bytes) -> object:
+        if len(box.link.listed) > 1:
+            return 3, A, [(b"x", attributes(11, size=5, time=2))]
+        if back:
+            box.hear(2, b"a", A)
+        raise BoxFileError(2, "no such file", path)
+
+    async def rescan() -> None:
+        del box.remote.request_rescan  # type: ignore[method-assign]
+        box.remote.request_rescan(box.a)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.remote.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    box.link.answer = answer
+    trio.run(rescan)
+    assert (b"a" in box.table.root.children) == back
+    assert box.link.listed == ([b"a", b"a"] if back else [b"a"])
+    assert box.a_x.size == (5 if back else 0)
