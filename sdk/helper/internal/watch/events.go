@@ -168,7 +168,7 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 			w.exchanged(m, c.entry)
 			return
 		}
-		if m.dir == nil {
+		if m.dir == nil || m.dir.gone { // it was listed, and so watched, under its new name before this was read
 			w.appeared(c.dir, c.name)
 			return
 		}
