@@ -33,6 +33,7 @@ Fixtures, each started when first used:
 `path_to_api`    a `FaultProxy` before the API server: `.kubeconfig(server=path_to_api.url)`.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -149,6 +150,30 @@ def noexec(cluster: Cluster) -> str:
 def path_to_api(cluster: Cluster) -> Iterator[ApiPath]:
     with ApiPath(("127.0.0.1", cluster.api.port)) as proxy:
         yield proxy
+
+
+@contextlib.contextmanager
+def box_of_a_contract(
+    cluster: Cluster, image: str, *, sees_processes: bool = False
+) -> Iterator[Box]:
+    """A box that has its workspace under the name that it has on this machine.
+
+    A contract looks at it from outside; `sees_processes`: at the processes as well.
+    """
+    name = f"contract-{image}-{next(_numbers)}"
+    workspace = cluster.directory / "volumes" / name
+    workspace.mkdir()
+    pod = plain_pod(name, image, workspace=str(workspace))
+    [container] = pod["spec"]["containers"]
+    container["volumeMounts"][0]["mountPath"] = container["workingDir"] = str(workspace)
+    pod["spec"]["hostPID"] = sees_processes
+    box = Box(cluster, NAMESPACE, name, workspace)
+    cluster.create(box.pods, pod)
+    box.wait()
+    try:
+        yield box
+    finally:
+        cluster.delete(f"{box.pods}/{name}")
 
 
 def boxes(cluster: Cluster) -> Iterator[MakeBox]:

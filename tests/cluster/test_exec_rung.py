@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,7 @@ from sealos_devbox._transport.kube.runner import ExecRunner
 from sealos_devbox._transport.shell.transport import open_shell_transport
 from tests.cluster.access import access_as, target
 from tests.cluster.boxes import Box
-from tests.cluster.cluster import NAMESPACE
-from tests.cluster.pods import plain_pod
+from tests.cluster.conftest import box_of_a_contract
 from tests.contract.transport_contract import TransportContract
 from tests.support.long import LONG
 
@@ -40,19 +38,8 @@ here too where there is time (DEVBOX_TEST_LONG)."""
 
 @pytest.fixture(scope="module", params=["posix", "posix-notar", "busybox"])
 def contract_box(request, cluster) -> Iterator[Box]:
-    """A box that sees its workspace, and the processes of this machine, as the contract does."""
-    name = f"exec-{request.param}-{os.getpid()}"
-    workspace = cluster.directory / "volumes" / name
-    workspace.mkdir()
-    pod = plain_pod(name, request.param, workspace=str(workspace))
-    [container] = pod["spec"]["containers"]
-    container["volumeMounts"][0]["mountPath"] = container["workingDir"] = str(workspace)
-    pod["spec"]["hostPID"] = True
-    box = Box(cluster, NAMESPACE, name, workspace)
-    cluster.create(box.pods, pod)
-    box.wait()
-    yield box
-    cluster.delete(f"{box.pods}/{name}")
+    with box_of_a_contract(cluster, request.param, sees_processes=True) as box:
+        yield box
 
 
 class TestPlainExec(TransportContract if LONG else object):

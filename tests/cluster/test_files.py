@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +15,7 @@ from sealos_devbox._transport.kube.runner import ExecRunner
 from sealos_devbox._transport.shell.transport import open_shell_transport
 from tests.cluster.access import access_as, target
 from tests.cluster.boxes import Box
-from tests.cluster.cluster import NAMESPACE
-from tests.cluster.pods import plain_pod
+from tests.cluster.conftest import box_of_a_contract
 from tests.contract.file_contract import FileContract, WeakFileContract
 from tests.contract.test_files_by_transport import ByTransport
 from tests.support.long import LONG
@@ -35,17 +33,8 @@ WHAT = (
 
 @pytest.fixture(scope="module")
 def contract_box(cluster) -> Iterator[Box]:
-    name = f"files-{os.getpid()}"
-    workspace = cluster.directory / "volumes" / name
-    workspace.mkdir()
-    pod = plain_pod(name, "posix", workspace=str(workspace))
-    [container] = pod["spec"]["containers"]
-    container["volumeMounts"][0]["mountPath"] = container["workingDir"] = str(workspace)
-    box = Box(cluster, NAMESPACE, name, workspace)
-    cluster.create(box.pods, pod)
-    box.wait()
-    yield box
-    cluster.delete(f"{box.pods}/{name}")
+    with box_of_a_contract(cluster, "posix") as box:
+        yield box
 
 
 class InTheCluster(ByTransport):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from sealos_devbox._transport.kube.cluster import ClusterTarget, open_cluster_tr
 from sealos_devbox.errors import AccessDeniedError, BoxNotFoundError, BoxStateError
 from tests.cluster.access import access_as, target
 from tests.cluster.boxes import Box
-from tests.cluster.cluster import NAMESPACE
-from tests.cluster.pods import plain_pod
+from tests.cluster.conftest import box_of_a_contract
 from tests.contract.transport_contract import TransportContract
 from tests.fakes.helper import helper_binary
 
@@ -30,21 +28,9 @@ def _built():
 
 
 @pytest.fixture(scope="module")
-def contract_box(cluster):
-    """A box that sees its workspace under the name that it has here, and this machine's processes:
-    the contract looks at both from outside."""
-    name = f"contract-{os.getpid()}"
-    workspace = cluster.directory / "volumes" / name
-    workspace.mkdir()
-    pod = plain_pod(name, "posix-python", workspace=str(workspace))
-    [container] = pod["spec"]["containers"]
-    container["volumeMounts"][0]["mountPath"] = container["workingDir"] = str(workspace)
-    pod["spec"]["hostPID"] = True
-    box = Box(cluster, NAMESPACE, name, workspace)
-    cluster.create(box.pods, pod)
-    box.wait()
-    yield box
-    cluster.delete(f"{box.pods}/{name}")
+def contract_box(cluster) -> Iterator[Box]:
+    with box_of_a_contract(cluster, "posix-python", sees_processes=True) as box:
+        yield box
 
 
 class TestHelperOverExec(TransportContract):
