@@ -15,11 +15,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.accounts import Account
 from tests.support.long import LONG
 
 ASKED_FOR = ["cluster", "node"]
+
+# An example may take as long as a busy machine makes it: a whole test has a time limit.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
