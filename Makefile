@@ -7,7 +7,8 @@ GOFMT = $(shell $(GO) env GOROOT)/bin/gofmt
 export GOTOOLCHAIN := local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock generate format check test retest test-fuse test-node test-cluster
+.PHONY: help setup lock generate format check
+.PHONY: test test-helper test-python retest test-fuse test-node test-cluster
 .PHONY: coverage bench bench-rungs build demo clean
 
 help: ## list these commands
@@ -38,14 +39,18 @@ check: setup ## formatting, lint, types, directions of imports, generated code, 
 		{ echo "Not formatted (make format): $$unformatted"; exit 1; }
 	cd sdk/helper && $(GO) vet ./...
 
-# Most tests of a mount wait for something, so two at once take little more than half the time.
-test: setup ## all tests, on real mounts
+test: test-helper test-python ## all tests, on real mounts
+
+test-helper: setup ## the tests of the box helper
 	cd sdk/helper && $(GO) test ./...
+
+# Most tests of a mount wait for something, so two at once take little more than half the time.
+test-python: setup ## all other tests
 	.venv/bin/pytest --numprocesses 2 --dist loadscope
 
-retest: setup ## what failed last time
-	cd sdk/helper && $(GO) test ./...
-	.venv/bin/pytest --last-failed --last-failed-no-failures all
+# pytest says 5 when it had nothing to run.
+retest: test-helper ## what failed last time
+	.venv/bin/pytest --last-failed --last-failed-no-failures none || [ $$? -eq 5 ]
 
 test-fuse: setup ## the tests that mount
 	.venv/bin/pytest -m fuse
