@@ -30,6 +30,9 @@ UNMOUNTED = 0x2000
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 SLICE = 256
 """Entries merged between two checkpoints: about a millisecond."""
+ASKED_AGAIN = 3
+"""Listings of the directory above before one that the box lacks is taken for gone: it may be that
+what was told of it meanwhile is younger than each of them, or that the one above cannot be read."""
 NAMESPACE_TIMEOUT = 2.0
 """While the link is down, handlers under a directory lock of the kernel answer within this."""
 
@@ -68,6 +71,8 @@ class Remote:
         self._news = trio.Event()
         self._missed: set[int] = set()
         """Directories of which something was missed, and that have not been listed again."""
+        self._absences: dict[int, int] = {}
+        """How often in a row the box lacked a directory that was to be listed again."""
         table.rescan = self.request_rescan
 
     def statistics(self) -> RemoteStatistics:
@@ -168,7 +173,7 @@ class Remote:
     async def refresh(self, node: Node) -> None:
         """Bring one object up to date after the box said ESTALE or ENOENT of what is shown.
 
-        Raises OSError.
+        Raises OSError: ESTALE when it has lost its name.
         """
         if node.pending:
             with trio.move_on_at(self.link.deadline()) as scope:
@@ -187,12 +192,43 @@ class Remote:
             if parent is not None and not self.table.log.is_stale(parent.ino, name, event):
                 self.table.remote_name(parent, name, attr, event)
         except BoxFileError as exc:
-            parent = node.parent if node.path() == path else None
-            if exc.errno in _ABSENT and parent is not None:
-                self._absent(parent, node.name)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
+            if exc.errno not in _ABSENT:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
+        else:
+            return
         finally:
             self.table.log.end()
+        # Any directory above may be what is missing, and be back by now: a listing says which.
+        if (parent := node.parent) is not None and node.path() == path:
+            self._miss(parent)
+            with trio.move_on_at(self.link.deadline()):
+                while parent.ino in self._missed:
+                    await self._news.wait()
+        if node.parent is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _miss(self, directory: Directory) -> None:
+        """List a directory again; until then nobody is told that the table is true."""
+        self._missed.add(directory.ino)
+        self.request_rescan(directory)
+
+    def _is_gone(self, directory: Directory, above: Directory) -> bool:
+        """The box has said ENOENT of a directory's path: whether that is certain of this one.
+
+        The box may be renaming one above, and bring it back: what is below is not told again then.
+        So the parent's listing decides, and then this one's if it is there. Called while the answer
+        counts as under way.
+        """
+        asked = self._absences.get(directory.ino, 0)
+        if asked == ASKED_AGAIN:
+            del self._absences[directory.ino]
+            if self._absent(above, directory.name):
+                return True
+        else:
+            self._absences[directory.ino] = asked + 1
+        self._miss(above)
+        self._miss(directory)
+        return False
 
     def _absent(self, directory: Directory, name: bytes) -> bool:
         """The box has said ENOENT of a name, but not since when: whether it is still gone.
@@ -222,30 +258,29 @@ class Remote:
                     await self._rescan_wanted.wait()
                     self._rescan_wanted = trio.Event()
                     wanted, self._rescans = self._rescans, {}
-                    again: list[Directory] = []
                     for directory in wanted.values():
                         if directory.parent is None and directory is not self.table.root:
                             self._missed.discard(directory.ino)
+                            self._absences.pop(directory.ino, None)
                             continue
+                        settled = True
                         self.table.log.begin()
                         try:
                             await self._list(directory)
+                            self._absences.pop(directory.ino, None)
                             if directory is self.table.root:
                                 self._root_is(gone=False)
                         except BoxFileError as exc:
                             if directory is self.table.root and exc.errno in _ABSENT:
                                 self._root_is(gone=True)
                             elif exc.errno in _ABSENT and directory.parent is not None:
-                                if not self._absent(directory.parent, directory.name):
-                                    again.append(directory)
+                                settled = self._is_gone(directory, directory.parent)
                             else:
                                 log.warning("listing %r again failed: %s", directory.path(), exc)
                         finally:
                             self.table.log.end()
-                            self._missed.discard(directory.ino)
-                    for directory in again:
-                        self._missed.add(directory.ino)
-                        self.request_rescan(directory)
+                            if settled:
+                                self._missed.discard(directory.ino)
                     self._told()
             finally:
                 self._nursery = None
@@ -439,8 +474,7 @@ class Remote:
         while waiting:
             directory = waiting.pop()
             if directory.complete:
-                self._missed.add(directory.ino)
-                self.request_rescan(directory)
+                self._miss(directory)
             waiting.extend(
                 child for child in directory.children.values() if isinstance(child, Directory)
             )

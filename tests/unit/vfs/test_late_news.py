@@ -146,40 +146,117 @@ def test_a_directory_without_a_name_is_empty(box: Box) -> None:
     assert (box.link.listed, box.a.children, box.a.complete) == ([], dict[bytes, Node](), True)
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_a_name_that_is_back_when_the_box_is_heard_to_lack_it(box: Box, back: bool) -> None:
-    """An answer with an errno says not how old it is, and events may pass it on its way."""
+class Tree:
+    """What the box answers: listings, ENOENT for what is not there."""
 
-    async def answer(_path: bytes) -> object:
-        if back:
-            box.hear(2, b"a/x", attributes(12, size=5, time=2))
-        raise BoxFileError(2, "no such file")
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.event = 2
+        self.listings: dict[bytes, tuple[Attributes, list[tuple[bytes, Attributes]]]] = {
+            b"": (box.table.root.box or A, [(b"a", A), (b"b", B)]),
+            b"a": (A, [(b"x", A_X)]),
+            b"b": (B, [(b"x", B_X)]),
+        }
+        self.then: Any = lambda _path: None
+        """Is called after what is answered was looked at, before it arrives."""
+        box.link.answer = self.answer
 
-    box.link.answer = answer
-    with pytest.raises(OSError, match="Stale"):
-        trio.run(box.remote.refresh, box.a_x)
-    assert (b"x" in box.a.children) == back
-
-
-@pytest.mark.parametrize("back", [False, True])
-def test_a_directory_that_is_back_when_the_box_is_heard_to_lack_it(box: Box, back: bool) -> None:
-    async def answer(path: bytes) -> object:
-        if len(box.link.listed) > 1:
-            return 3, A, [(b"x", attributes(11, size=5, time=2))]
-        if back:
-            box.hear(2, b"a", A)
+    async def answer(self, path: bytes) -> object:
+        await trio.lowlevel.checkpoint()
+        parent, _, name = path.rpartition(b"/")
+        there = self.listings.get(path)
+        file = dict(self.listings.get(parent, (A, []))[1]).get(name)
+        self.then(path)
+        if there is not None:
+            return self.event, *there
+        if file is not None and parent:
+            return self.event, file
         raise BoxFileError(2, "no such file", path)
 
-    async def rescan() -> None:
-        del box.remote.request_rescan  # type: ignore[method-assign]
-        box.remote.request_rescan(box.a)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(box.remote.run)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
 
-    box.link.answer = answer
-    trio.run(rescan)
-    assert (b"a" in box.table.root.children) == back
-    assert box.link.listed == ([b"a", b"a"] if back else [b"a"])
-    assert box.a_x.size == (5 if back else 0)
+async def with_rescans(box: Box, function: Any, *arguments: object) -> None:
+    """Call something while directories are listed again, and until they are."""
+    del box.remote.request_rescan  # type: ignore[method-assign]
+    box.table.rescan = box.remote.request_rescan
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.remote.run)
+        await function(*arguments)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+
+
+def test_a_name_that_the_box_lacks(box: Box) -> None:
+    tree = Tree(box)
+    tree.listings[b"a"] = (A, [])
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Stale")):
+        trio.run(with_rescans, box, box.remote.refresh, box.a_x)
+    assert b"x" not in box.a.children
+    assert box.link.listed == [b"a"]
+
+
+def test_a_name_that_is_back_when_the_box_is_heard_to_lack_it(box: Box) -> None:
+    """An answer with an errno says not how old it is, and events may pass it on its way."""
+    tree = Tree(box)
+    tree.listings[b"a"] = (A, [])
+
+    def back(path: bytes) -> None:
+        if path == b"a/x":
+            box.hear(3, b"a/x", attributes(12, size=5, time=2))
+
+    tree.then = back
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Stale")):
+        trio.run(with_rescans, box, box.remote.refresh, box.a_x)
+    assert box.a.children[b"x"].size == 5
+
+
+def test_a_name_in_a_directory_that_comes_back(box: Box) -> None:
+    """Nobody tells again of what is in a directory that was away for a moment."""
+    tree = Tree(box)
+    missing = tree.listings.pop(b"a")
+
+    def back(path: bytes) -> None:
+        if path == b"":
+            tree.listings[b"a"] = missing
+
+    tree.then = back
+    trio.run(with_rescans, box, box.remote.refresh, box.a_x)
+    assert box.a.children[b"x"] is box.a_x
+    assert box.link.listed == [b"a", b"", b"a"]
+
+
+async def asked_for(box: Box, directory: Directory) -> None:
+    box.remote.request_rescan(directory)
+
+
+def test_a_directory_that_the_box_lacks(box: Box) -> None:
+    tree = Tree(box)
+    del tree.listings[b"a"]
+    tree.listings[b""] = (tree.listings[b""][0], [(b"b", B)])
+    trio.run(with_rescans, box, asked_for, box, box.a)
+    assert list(box.table.root.children) == [b"b"]
+    assert box.link.listed == [b"a", b""]
+
+
+def test_a_directory_that_is_back_when_the_box_is_heard_to_lack_it(box: Box) -> None:
+    tree = Tree(box)
+    missing = tree.listings.pop(b"a")
+
+    def back(path: bytes) -> None:
+        tree.listings[b"a"] = missing
+        if path == b"a":
+            box.hear(3, b"a", A)
+
+    tree.then = back
+    trio.run(with_rescans, box, asked_for, box, box.a)
+    assert box.table.root.children[b"a"] is box.a
+    assert box.a.children[b"x"] is box.a_x
+    assert box.link.listed == [b"a", b"", b"a"]
+
+
+def test_a_directory_that_stays_away_while_its_parent_lists_it(box: Box) -> None:
+    """One that may be listed by nobody, or is told of by events that do not end, is given up."""
+    tree = Tree(box)
+    del tree.listings[b"a"]
+    trio.run(with_rescans, box, asked_for, box, box.a)
+    assert b"a" not in box.table.root.children
+    assert box.link.listed == [b"a", b""] * 3 + [b"a"]
