@@ -21,7 +21,7 @@ pytestmark = [
 # A process of its own, because what is wrong would kill it (SIGBUS). Each content is one letter
 # over and over; the second replacement gets the number that the first has made free.
 _READER = """
-import mmap, os, sys
+import errno, mmap, os, sys
 mounted, box = sys.argv[1:]
 def put(name, letter, size):
     with open(os.path.join(box, "next.lock"), "wb") as file:
@@ -36,8 +36,10 @@ for number in range(60):
                 size = os.fstat(file.fileno()).st_size
                 pages = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
             break
-        except FileNotFoundError:
-            continue
+        except OSError as error:
+            # ESTALE: it was replaced after each of the kernel's two looks at the name.
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
     put("index", letter.upper(), 100)
     put("index", letter.upper(), 50)
     seen = set(pages[:])
