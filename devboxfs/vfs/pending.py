@@ -250,11 +250,13 @@ class Pending:
         if attr is None:
             if node.parent is None:
                 node.box = None
-            else:
-                # It has other names, and was changed by losing one.
-                node.doubt = max(node.doubt, Doubt.TOUCHED)
-                self.table.rescan(node.parent)
-            return
+                return
+            # It has other names, and was changed by losing one.
+            node.doubt = max(node.doubt, Doubt.TOUCHED)
+            self.table.rescan(node.parent)
+            attr = batch.before.get(node.oid)
+            if attr is None:
+                return
         content = node.content
         image = batch.contents.get(node.oid)
         if image is not None:

@@ -175,7 +175,7 @@ class _Judge:
         wire = self._wire[owner.wire]
         to, oid = self._to, owner.oid
         self._settle(operations)
-        to.settled.objects[oid] = outcome.attr
+        self._state(oid, outcome.attr)
         to.settled.touched.discard(oid)
         to.result.left[oid] = self._left(oid, outcome.attr)
         if wire[1] in {"put", "write"}:
@@ -184,9 +184,17 @@ class _Judge:
             exchanged = _int(wire[6]) != 0
             to.result.left[owner.other] = self._left(owner.other, None)
             if not exchanged:
-                to.settled.objects[owner.other] = None
+                self._state(owner.other, None)
             else:
                 to.settled.touched.add(owner.other)
+
+    def _state(self, oid: int, attr: Attributes | None) -> None:
+        """Note what the box has of an object now; None: less one name of it."""
+        settled = self._to.settled
+        before = settled.objects.get(oid)
+        if attr is None and before is not None:
+            settled.before[oid] = before
+        settled.objects[oid] = attr
 
     def _left(self, oid: int, attr: Attributes | None) -> Left:
         if attr is not None:

@@ -61,7 +61,7 @@ class Settled:
     """State in the box of every object that the batch touched, by oid, as its last operation in
     the batch left it.
 
-    None: the name is gone; of an object with other names the state is not known then: look again.
+    None: the name is gone; of an object with other names only `before` is known then: look again.
     That of the second object of an exchange is from before it, or not in here (`touched`)."""
     contents: dict[int, ExtentMap]
     """For objects whose content the batch carried: the image it carried (equal to the content at
@@ -88,6 +88,8 @@ class Settled:
     """Path -> the same for the times that the batch gave to directories."""
     touched: set[int] = field(default_factory=set)
     """Objects that have another ctime in the box than `objects` says."""
+    before: dict[int, Attributes] = field(default_factory=dict)
+    """State that the batch had given to objects before it took a name of theirs away."""
 
 
 class Listener(Protocol):

@@ -119,6 +119,25 @@ def test_exchanged_objects_stay_what_they_are(mount: Mount) -> None:
     assert one.ctime_ns == shown
 
 
+def test_an_object_that_loses_a_name_in_the_batch_that_makes_it_stays_what_it_is(
+    mount: Mount,
+) -> None:
+    table = mount.table
+    node, made = mount.create(b"one")
+    linked = mount.operate(Kind.LINK, (b"two",), node)
+    table.attach(table.root, b"two", node)
+    removed = mount.operate(Kind.UNLINK, (b"one",), node)
+    table.detach(table.root, b"one")
+    number, shown = node.ino, node.ctime_ns
+    settled = Settled([made, linked, removed], {node.oid: None}, {})
+    settled.before[node.oid] = attributes(70, nlink=2)
+    mount.pending.settled(settled)
+    assert mount.rescans == [table.root]
+    listing(table, table.root, {b"two": replaced(attributes(70), ctime_ns=99)}, 1)
+    assert table.root.children == {b"two": node}
+    assert (node.ino, node.ctime_ns, node.nlink) == (number, shown, 1)
+
+
 def replaced(attr: Attributes, *, ctime_ns: int) -> Attributes:
     return Attributes(
         attr.mode, attr.nlink, attr.uid, attr.gid, attr.size, attr.ino, attr.mtime_ns, ctime_ns, 1

@@ -108,6 +108,7 @@ class Ears:
 
     seqs: list[int] = field(default_factory=list)
     objects: dict[int, Attributes | None] = field(default_factory=dict)
+    before: dict[int, Attributes] = field(default_factory=dict)
     conflicts: list[ConflictReport] = field(default_factory=list)
     errors: dict[int, int] = field(default_factory=dict)
     troubles: list[tuple[int, set[int]]] = field(default_factory=list)
@@ -120,6 +121,7 @@ class Ears:
         assert not set(batch.seqs) & set(self.seqs), "settled twice"
         self.seqs += batch.seqs
         self.objects.update(batch.objects)
+        self.before.update(batch.before)
         self.conflicts += batch.conflicts
         self.errors.update(batch.errors)
         if batch.refused:

@@ -55,6 +55,25 @@ async def test_what_is_synced_is_in_the_box(place: Place) -> None:
         assert statistics.last_error is None
 
 
+@pytest.mark.parametrize("how", [Kind.UNLINK, Kind.RENAME])
+async def test_an_object_that_loses_one_of_its_names_in_its_first_batch(
+    place: Place, how: Kind
+) -> None:
+    """Its state then is not told; what it was in the box is."""
+    async with place.mounted() as m:
+        oid = m.user.create(b"one", b"content")
+        m.user.do(Kind.LINK, oid, b"two", other=b"one")
+        if how is Kind.UNLINK:
+            m.user.do(Kind.UNLINK, oid, b"one")
+        else:
+            over = m.user.create(b"over", b"other")
+            m.user.do(Kind.RENAME, over, b"one", other=b"over", replaced=oid)
+        await settled(m)
+        assert m.ears.objects[oid] is None
+        there = (place.box / "two").stat()
+        assert (m.ears.before[oid].ino, m.ears.before[oid].size) == (there.st_ino, there.st_size)
+
+
 async def test_fsync_is_one_round_trip(place: Place) -> None:
     async with place.mounted() as m:
         m.user.create(b"first")
