@@ -78,8 +78,9 @@ def contents(seed: int, size: int) -> bytes:
 
 
 def states(operations: list[Operation]) -> Iterator[tuple[State, str | None]]:
-    """Every state of a history, the first one empty; and the new file that is still open in it.
+    """Every state of a history, the first one empty; and the file that is open in it.
 
+    One that the box does not have yet is kept back while it is open, also when it was opened again.
     The state is changed in place when the iterator goes on.
     """
     state: State = {}
@@ -87,7 +88,7 @@ def states(operations: list[Operation]) -> Iterator[tuple[State, str | None]]:
     yield state, unpublished
     for operation in operations:
         apply(state, operation)
-        if operation[0] == "create":
+        if operation[0] in ("create", "open"):
             unpublished = str(operation[1])
         elif operation[0] in ("close", "fsync"):
             unpublished = None
