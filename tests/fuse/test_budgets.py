@@ -66,7 +66,7 @@ def cold_start(box: MountedBox, *, delay_ms: float) -> MountedBox:
     box.start(delay_ms=delay_ms)
     wait_until(
         lambda: box.status()["tree"]["snapshot_complete"],
-        timeout=20,
+        timeout=60,
         interval=0.02,
         what="snapshot",
     )
@@ -212,19 +212,19 @@ def batches_in(seconds: float) -> int:
 
 
 def test_changes_wait_for_nothing(furnished: MountedBox) -> None:
-    """With a round trip of 2 s, whatever takes less has not waited for one."""
-    cold_start(furnished, delay_ms=2000)
+    """With a round trip of 4 s, whatever takes less has not waited for one."""
+    cold_start(furnished, delay_ms=4000)
     try:
         os.listdir(furnished.mount)
         target = furnished.mount / "waits-for-nothing"
         start = time.monotonic()
         target.mkdir()
         run("tar", "xf", furnished.scratch / "some.tar", "-C", target)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4
         assert sum(len(files) for _, _, files in os.walk(target)) == 300
         start = time.monotonic()
         run("rm", "-rf", target)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4
     finally:
         furnished.umount()
 
