@@ -24,6 +24,7 @@ from sealos_devbox.batch import ABSENT, ANY, Batch, as_left_by, is_version
 from sealos_devbox.errors import (
     BoxFileError,
     BoxFileNotFoundError,
+    CapabilityError,
     BoxIsADirectoryError,
     BoxNotADirectoryError,
     TransportError,
@@ -752,6 +753,9 @@ class TransportContract:
         self.require(transport, "exec")
         with pytest.raises(BoxFileNotFoundError):
             await self.run(transport, [b"no-such-program"])
+        with pytest.raises((BoxFileNotFoundError, CapabilityError)):  # no text, as agents want it
+            await self.run(transport, [b"./\xffno-text"])
+        assert (await self.run(transport, [b"true"]))[0] == 0  # the connection has not suffered
 
     async def test_exec_much_in_and_out(self, transport):
         self.require(transport, "exec")

@@ -3,6 +3,7 @@ package session
 import (
 	"io"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -223,5 +224,6 @@ func (r *Request) protect(handler Handler) (result []byte, err error) {
 
 func errorPayload(err error) []byte {
 	b := msgpack.AppendInt(msgpack.AppendArray(nil, 2), int64(Errno(err)))
-	return msgpack.AppendStr(b, err.Error())
+	// It may name a file, and names are bytes.
+	return msgpack.AppendStr(b, strings.ToValidUTF8(err.Error(), "?"))
 }
