@@ -6,6 +6,7 @@ run it, that is 125, and 127 when the box has no such program, as with container
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANNOT_RUN",
     "NO_PROGRAM",
+    "OutputError",
     "exec_command",
     "join",
     "raw_terminal",
@@ -39,6 +41,25 @@ NO_PROGRAM = 127
 _PIECE = 64 * 1024
 _AFTER_INTERRUPT = 2
 """How many interrupts it takes to be rid of a command that does not end by the first."""
+
+
+class OutputError(Exception):
+    """The output of a command cannot be passed on; it was ended for that."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"The output cannot be written: {error.strerror}. The command was ended.")
+        self._error = error
+
+    def end(self) -> int:
+        """Say so, and return the exit code.
+
+        A reader that went away, as `head` does, is no failure: a local command would be ended by a
+        signal, and say nothing.
+        """
+        if self._error.errno == errno.EPIPE:
+            return 128 + signal.SIGPIPE
+        complain(str(self))
+        return CANNOT_RUN
 
 
 @box.command(
@@ -83,6 +104,8 @@ def exec_command(
     try:
         with failures():
             return trio.run(run_joined, service, transport, box, command, cwd, given, tty)
+    except OutputError as error:
+        return error.end()
     except MountError as error:
         complain(error.text)
         return CANNOT_RUN
@@ -198,10 +221,13 @@ async def _pass_signals(process: AsyncProcess, tty: bool) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write to a descriptor that blocks."""
+    """Write to a descriptor that blocks; raises OutputError when it takes no more."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise OutputError(error) from error
 
 
 @contextmanager

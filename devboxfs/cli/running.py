@@ -19,7 +19,14 @@ import click
 
 from devboxfs import control_client, mountpoint
 from devboxfs.cli.boxes import parse_variables
-from devboxfs.cli.executing import CANNOT_RUN, NO_PROGRAM, join, raw_terminal, write_all
+from devboxfs.cli.executing import (
+    CANNOT_RUN,
+    NO_PROGRAM,
+    OutputError,
+    join,
+    raw_terminal,
+    write_all,
+)
 from devboxfs.cli.group import commands
 from devboxfs.cli.service import failures
 from devboxfs.cli.terminal import Waiter, complain
@@ -76,8 +83,11 @@ def run(command: tuple[str, ...], env: tuple[str, ...], tty: bool | None, raw: b
         with _daemon(mount) as client:
             where = _translate(client, here, mount)
             _bring_over(client, mount)
-            with failures():
-                code = trio.run(_run, where, command, given, tty, raw)
+            try:
+                with failures():
+                    code = trio.run(_run, where, command, given, tty, raw)
+            except OutputError as error:
+                code = error.end()
             _catch_up(client)
             return code
     except MountError as error:
@@ -175,7 +185,7 @@ async def _run(
             async with found.open_process(
                 command,
                 cwd=where.directory,
-                env={"PWD": where.directory, **env},
+                env={**_place(where.directory), **env},
                 terminal=(size.lines, size.columns) if tty else None,
             ) as process:
                 mapping = None if raw else _Mapping(where, tty=tty)
@@ -194,6 +204,15 @@ async def _run(
             return NOT_EXECUTABLE
         finally:
             await found.aclose()
+
+
+def _place(directory: str) -> dict[str, str]:
+    """Return the variable that names it; none for a name that is no text, as variables are."""
+    try:
+        directory.encode()
+    except UnicodeEncodeError:
+        return {}
+    return {"PWD": directory}
 
 
 class _Mapping:

@@ -69,6 +69,40 @@ def test_input_output_and_exit_code(inside: MountedBox) -> None:
     assert b"no-such-program" in missing.stderr
 
 
+def test_output_that_nobody_takes_ends_it(inside: MountedBox) -> None:
+    """As it would end a local command: without a word if its reader has gone away."""
+    words = [sys.executable, "-m", "devboxfs", "run", "--", "yes"]
+    shell = ["sh", "-c", 'cd "$0" && exec "$@"', os.fspath(inside.mount)]
+    for closed, code, text in ((True, 128 + signal.SIGPIPE, b""), (False, 125, b"No space left")):
+        reader, writer = os.pipe() if closed else (-1, os.open("/dev/full", os.O_WRONLY))
+        child = as_launcher(
+            lambda writer=writer: subprocess.Popen(
+                [*inside.account.prefix(), *shell, *words],
+                env=inside.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=subprocess.PIPE,
+            )
+        )
+        os.close(writer)
+        if closed:
+            os.close(reader)
+        try:
+            _, heard = child.communicate(timeout=60)
+        finally:
+            as_launcher(child.kill)
+        assert (child.returncode, text in heard, bool(heard)) == (code, True, bool(text)), heard
+
+
+def test_a_directory_whose_name_is_no_text(inside: MountedBox) -> None:
+    where = os.fsencode(inside.mount) + b"/b\xffd"
+    os.mkdir(where)
+    assert go(inside, "pwd", cwd=os.fsdecode(where)).stdout == where + b"\n"
+    missing = go(inside, "no-\udcff", cwd=os.fsdecode(where), check=False)
+    assert b"no-" in missing.stderr
+    assert missing.returncode in {126, 127}
+
+
 def test_paths_are_mapped(inside: MountedBox) -> None:
     box, mount = os.fsencode(inside.box), os.fsencode(inside.mount)
     (inside.mount / "source").mkdir()

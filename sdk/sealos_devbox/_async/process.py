@@ -241,4 +241,6 @@ def _bytes(argument: str) -> bytes:
 
 
 def _shown(command: Command | bytes) -> str:
-    return repr(command if isinstance(command, str | bytes) else list(command))
+    if isinstance(command, bytes):
+        return repr(command.decode("utf-8", "surrogateescape"))
+    return repr(command if isinstance(command, str) else list(command))
