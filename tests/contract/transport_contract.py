@@ -24,9 +24,9 @@ from sealos_devbox.batch import ABSENT, ANY, Batch, as_left_by, is_version
 from sealos_devbox.errors import (
     BoxFileError,
     BoxFileNotFoundError,
-    CapabilityError,
     BoxIsADirectoryError,
     BoxNotADirectoryError,
+    CapabilityError,
     TransportError,
 )
 from sealos_devbox.patterns import Prune
