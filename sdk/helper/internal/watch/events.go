@@ -42,11 +42,12 @@ func (w *watch) pend(e entry, mask uint32) *change {
 	return c
 }
 
-// overflowed: events were lost. The client lists the tree again, and by that also adds what is not watched yet.
+// overflowed: events were lost. The client lists the tree again, and by that also adds what is not watched yet; it is
+// told once that what is known here is true.
 func (w *watch) overflowed() {
 	w.pending, w.order, w.dirs = map[entry]*change{}, nil, map[*node]int{}
 	w.overflow[w.top] = true
-	w.rewalk = w.walk
+	w.doubtful = true
 }
 
 // parse handles what was read from inotify. The caller holds mu.
@@ -174,6 +175,11 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 		}
 		if w.leave.Prunes(c.dir.path(), c.name) {
 			w.detachBelow(map[*node]bool{m.dir: true})
+			return
+		}
+		if w.isOther(m.dir, c.path()) { // what was listed under its old name was the one that had come there meanwhile
+			w.detachBelow(map[*node]bool{m.dir: true})
+			w.appeared(c.dir, c.name)
 			return
 		}
 		m.dir.parent, m.dir.name = c.dir, c.name

@@ -42,18 +42,20 @@ func (e entry) path() string {
 const watchMask = syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MODIFY | syscall.IN_ATTRIB | syscall.IN_CLOSE_WRITE |
 	syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO | syscall.IN_DELETE_SELF | syscall.IN_ONLYDIR | syscall.IN_EXCL_UNLINK
 
-// attach watches a directory that is open. The caller holds mu.
+// attach watches a directory that is open. The kernel is asked even if the node has a watch: that may be the one of
+// another directory, which had this path before. The caller holds mu.
 func (w *watch) attach(n *node, fd int) {
-	if n.wd >= 0 || n.scanned || w.closed {
+	if n.scanned || w.closed {
 		return
 	}
-	if len(w.byWD) < w.hub.limit {
+	if n.wd >= 0 || len(w.byWD) < w.hub.limit {
 		wd, err := syscall.InotifyAddWatch(w.fd, sys.ProcFD(fd), watchMask)
 		if err == nil {
 			w.known(n, int32(wd))
 			return
 		}
 	}
+	w.unwatch(n)
 	n.scanned = true
 	n.stamp = w.stampOf(n.path(), fd)
 	w.scanned = append(w.scanned, n)
@@ -61,14 +63,46 @@ func (w *watch) attach(n *node, fd int) {
 }
 
 // known files a node under its watch descriptor. The kernel gives the same descriptor for the same directory: what was
-// filed under it has been moved here without our having seen it.
+// filed under it has been moved here, and the news of that waits in the queue.
 func (w *watch) known(n *node, wd int32) {
+	if n.wd != wd {
+		w.unwatch(n)
+	}
 	if old := w.byWD[wd]; old != nil && old != n {
 		old.wd = -1
-		w.detach(old)
+		if !old.isAbove(n) { // else another one has its place, with the moved one in it
+			w.detach(old)
+		}
 	}
 	n.wd = wd
 	w.byWD[wd] = n
+}
+
+func (n *node) isAbove(other *node) bool {
+	for other != nil && other != n {
+		other = other.parent
+	}
+	return other != nil
+}
+
+// isOther tells whether another directory than the node's is at a path. Nothing there: no. The caller holds mu.
+func (w *watch) isOther(n *node, path string) bool {
+	if n.scanned {
+		return false
+	}
+	fd, err := w.hub.space.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY, false)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	wd, err := syscall.InotifyAddWatch(w.fd, sys.ProcFD(fd), watchMask)
+	if err != nil || int32(wd) == n.wd {
+		return false
+	}
+	if w.byWD[int32(wd)] == nil {
+		syscall.InotifyRmWatch(w.fd, uint32(wd))
+	}
+	return true
 }
 
 // stampOf digests what is in a directory: names, and what changes with every change of their objects.
@@ -233,9 +267,53 @@ func (w *watch) detachBelow(dead map[*node]bool) {
 
 func (w *watch) drop(n *node) {
 	n.gone = true
+	w.unwatch(n)
+}
+
+func (w *watch) unwatch(n *node) {
 	if n.wd >= 0 && w.byWD[n.wd] == n {
 		syscall.InotifyRmWatch(w.fd, uint32(n.wd))
 		delete(w.byWD, n.wd)
 	}
 	n.wd = -1
+}
+
+// relearn asks the kernel which directory has each known path now, those above first: events were lost, so any of them
+// may have been removed or renamed, and others may have their names. One pass, however many were. The caller holds mu.
+func (w *watch) relearn() {
+	kids, before := w.kids, w.byWD
+	w.kids, w.byWD = make(map[entry]*node, len(kids)), make(map[int32]*node, len(before))
+	clear(w.moves)
+	clear(w.over)
+	below := map[*node][]*node{}
+	for _, n := range kids {
+		below[n.parent] = append(below[n.parent], n)
+	}
+	for _, n := range before {
+		n.gone, n.wd = true, -1
+	}
+	for _, n := range kids {
+		n.gone = true
+	}
+	w.top.gone = false
+	for waiting := []*node{w.top}; len(waiting) > 0; {
+		n := waiting[len(waiting)-1]
+		waiting = waiting[:len(waiting)-1]
+		fd, err := w.hub.space.Open(n.path(), syscall.O_RDONLY|syscall.O_DIRECTORY, false)
+		if err != nil {
+			w.lost = w.lost || n == w.top && (err == syscall.ENOENT || err == syscall.ENOTDIR)
+			continue
+		}
+		if n.gone = false; n.parent != nil {
+			w.kids[entry{n.parent, n.name}] = n
+		}
+		w.attach(n, fd)
+		syscall.Close(fd)
+		waiting = append(waiting, below[n]...)
+	}
+	for wd := range before {
+		if w.byWD[wd] == nil {
+			syscall.InotifyRmWatch(w.fd, uint32(wd))
+		}
+	}
 }

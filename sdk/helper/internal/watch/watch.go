@@ -42,7 +42,7 @@ type watch struct {
 	overflow map[*node]bool
 	moves    map[uint32]moved
 	over     map[entry]bool // names that a directory took from another one
-	rewalk   bool
+	doubtful bool           // events were lost: see relearn
 	lost     bool
 	scanned  []*node
 	scanning bool
@@ -274,13 +274,15 @@ func (w *watch) flush() bool {
 	if drained {
 		w.movedAway()
 	}
+	if w.doubtful {
+		w.doubtful = false
+		w.relearn()
+		if w.walk {
+			w.addTree(w.top, nothing)
+		}
+	}
 	pending, order, dirs, overflow, lost := w.pending, w.order, w.dirs, w.overflow, w.lost
 	w.pending, w.order, w.dirs, w.overflow, w.lost = map[entry]*change{}, nil, map[*node]int{}, map[*node]bool{}, false
-	rewalk := w.rewalk
-	w.rewalk = false
-	if rewalk {
-		w.addTree(w.top, nothing)
-	}
 	w.mu.Unlock()
 	f := &frames{
 		w: w, drained: drained, dirs: dirs, pending: pending, by: map[*change]*change{}, late: map[entry]bool{},
