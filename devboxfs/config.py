@@ -219,7 +219,9 @@ class MountConfig:
         self._check_patterns()
         if self.subpath and {"", ".", ".."} & set(self.subpath.split("/")):
             raise MountError(
-                f"{self.subpath!r} is no path below the root of the workspace.", ExitCode.USAGE
+                f"{self.subpath!r} is no path below the root of the workspace: write it relative "
+                "to that root, as in src/app.",
+                ExitCode.USAGE,
             )
         if not 0 <= self.umask <= 0o777:
             raise MountError("The umask must be octal, 0 to 777.", ExitCode.USAGE)
@@ -241,6 +243,12 @@ class MountConfig:
                 check_pattern(pattern)
         except ValueError as error:
             raise MountError(str(error), ExitCode.USAGE) from None
+        if excepting := [one for one in (*self.local, *self.exclude) if one.startswith("!")]:
+            raise MountError(
+                f"{excepting[0]!r}: a pattern cannot except anything from the others. Write "
+                f"'\\{excepting[0]}' for names that begin with an exclamation mark.",
+                ExitCode.USAGE,
+            )
 
     @property
     def presentation(self) -> dict[str, object]:

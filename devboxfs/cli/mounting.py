@@ -64,7 +64,7 @@ __all__ = ["mount", "status", "sync", "umount"]
     metavar="PATTERN",
     help="Names that do not exist in the mount. Patterns are those of .gitignore.",
 )
-@click.option("--subpath", default="", metavar="DIR", help="Mount this directory of the workspace.")
+@click.option("--subpath", metavar="DIR", help="Mount this directory of the workspace.")
 @click.option("--uid", type=int, metavar="NUMBER", help="Show everything as this user's.")
 @click.option("--gid", type=int, metavar="NUMBER", help="Show everything as this group's.")
 @click.option(
@@ -131,7 +131,7 @@ def mount(
     make, log_file = options.pop("mkdir"), options.pop("log_file")
     kubeconfig = options.pop("kubeconfig")
     _make_paths_absolute()
-    options["subpath"] = options["subpath"].rstrip("/") or options["subpath"]
+    options["subpath"] = _subpath(options["subpath"])
     lexical = Path(os.path.abspath(mountpoint))
     config = MountConfig(
         name=name,
@@ -164,6 +164,16 @@ def mount(
     finally:
         waiter.clear()
     tell(f"{name} is mounted on {config.mountpoint}.")
+
+
+def _subpath(given: str | None) -> str:
+    """Return the directory to mount; "" means all of the workspace, which is never what is given.
+
+    A variable that is not set would give that.
+    """
+    if given == "":
+        raise MountError("--subpath names no directory; leave it out to mount all.", ExitCode.USAGE)
+    return "" if given is None else given.rstrip("/") or given
 
 
 def _make_paths_absolute() -> None:

@@ -172,21 +172,25 @@ class _Life:
 
     async def _top(self, transport: FileTransport) -> Attributes | None:
         """Return the attributes of the directory below the workspace that is to be mounted."""
-        if not self._parts.config.subpath:
+        subpath, box = self._parts.config.subpath, self._parts.box.name
+        if not subpath:
             return None
         try:
-            _event, top = await transport.stat(os.fsencode(self._parts.config.subpath))
+            _event, top = await transport.stat(os.fsencode(subpath))
         except BoxFileError as exc:
             raise MountError(
-                f"The box {self._parts.box.name} has no directory {self._parts.config.subpath} "
-                f"that can be mounted: {os.strerror(exc.errno or errno.EIO)}.",
+                f"{subpath!r} cannot be mounted from the box {box}: "
+                f"{os.strerror(exc.errno or errno.EIO)}.",
                 ExitCode.NO_BOX,
             ) from exc
-        if not stat.S_ISDIR(top.mode):
+        if stat.S_ISLNK(top.mode):
             raise MountError(
-                f"{self._parts.config.subpath} is no directory in the box {self._parts.box.name}.",
+                f"{subpath!r} is a symbolic link in the box {box}: name the directory that it "
+                "leads to.",
                 ExitCode.NO_BOX,
             )
+        if not stat.S_ISDIR(top.mode):
+            raise MountError(f"{subpath!r} is no directory in the box {box}.", ExitCode.NO_BOX)
         return top
 
     def _file_system(self, transport: FileTransport, top: Attributes | None) -> FileSystem:

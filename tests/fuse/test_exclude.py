@@ -103,6 +103,8 @@ def test_nonsense_is_refused(make_box) -> None:
     for options in (
         ("--exclude", "a//b"),
         ("--local", "[a"),
+        ("--exclude", "!a"),
+        ("--subpath", ""),
         ("--subpath", "../x"),
         ("--subpath", "/x"),
         ("--umask", "1777"),
@@ -111,6 +113,20 @@ def test_nonsense_is_refused(make_box) -> None:
     ):
         said = box.devboxfs("mount", box.name, box.mount, *options, check=False)
         assert said.returncode == 2, (options, said)
-    said = box.devboxfs("mount", box.name, box.mount, "--subpath", "missing", check=False)
-    assert said.returncode == 6
-    assert b"missing" in said.stderr
+    box.start()
+    (box.mount / "file").write_text("x")
+    os.symlink(".", box.mount / "link")
+    box.umount()
+    for path, text in (
+        ("missing", b"No such file"),
+        ("file", b"no directory"),
+        ("file/below", b"Not a directory"),
+        ("link", b"symbolic link"),
+    ):
+        said = box.devboxfs("mount", box.name, box.mount, "--subpath", path, check=False)
+        assert said.returncode == 6
+        assert text in said.stderr
+        assert path.encode() in said.stderr
+    box.devboxfs("mount", box.name, box.mount, "--exclude", r"\!a")
+    with pytest.raises(PermissionError):
+        (box.mount / "!a").touch()
