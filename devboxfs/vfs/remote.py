@@ -71,6 +71,8 @@ class Remote:
         self._news = trio.Event()
         self._missed: set[int] = set()
         """Directories of which something was missed, and that have not been listed again."""
+        self._overflows: dict[bytes, int] = {}
+        """Paths below which events were lost: an answer older than that number knows no better."""
         self._absences: dict[int, int] = {}
         """How often in a row the box lacked a directory that was to be listed again."""
         table.rescan = self.request_rescan
@@ -152,6 +154,7 @@ class Remote:
                 await self._merge(directory, entries, event)
                 if directory is self.table.root or directory.parent is not None:
                     self.table.update(directory, attr, event)
+                self._doubt_if_old(directory, path, event)
                 return
             except TransportError:
                 transport = await self.link.wait_transport(transport)
@@ -211,6 +214,16 @@ class Remote:
         """List a directory again; until then nobody is told that the table is true."""
         self._missed.add(directory.ino)
         self.request_rescan(directory)
+
+    def _doubt_if_old(self, directory: Directory, path: bytes, event: int) -> None:
+        """List a directory again if events of it were lost since it was looked at, at `event`."""
+        while self._overflows:
+            if self._overflows.get(path, 0) > event:
+                self._miss(directory)
+                return
+            if not path:
+                return
+            path = path.rpartition(b"/")[0]
 
     def _is_gone(self, directory: Directory, above: Directory) -> bool:
         """The box has said ENOENT of a directory's path: whether that is certain of this one.
@@ -279,7 +292,7 @@ class Remote:
                                 log.warning("listing %r again failed: %s", directory.path(), exc)
                         finally:
                             self.table.log.end()
-                            if settled:
+                            if settled and directory.ino not in self._rescans:
                                 self._missed.discard(directory.ino)
                     self._told()
             finally:
@@ -288,6 +301,7 @@ class Remote:
     async def session(self, transport: FileTransport) -> None:
         """Watch and snapshot on one connection; ends by an error of the connection."""
         self._heard, self.snapshot_complete = None, False
+        self._overflows.clear()
         self.table.heard(None)
         async with transport.watch(b"", prune=self.visibility.prune) as events:
             first = await events.receive()
@@ -373,6 +387,7 @@ class Remote:
                             self.rescan_all(directory)
                         elif isinstance(directory, Directory):
                             await self._merge(directory, whole, event)
+                            self._doubt_if_old(directory, record.path, event)
                     await trio.lowlevel.checkpoint()
             self._snapshot_entries = entries
             self.snapshot_complete = True
@@ -399,6 +414,9 @@ class Remote:
             if event.mask & UNMOUNTED:
                 log.error("the workspace of box %s is gone", self.link.box.name)
             if event.mask & OVERFLOW:
+                if not table.log.under_way:
+                    self._overflows.clear()  # what is asked from now on is younger
+                self._overflows[event.path] = event.number
                 self._rescan_below(event.path)
                 continue
             if event.path == table.root.name:
@@ -473,7 +491,7 @@ class Remote:
         waiting = [top] if isinstance(top, Directory) else []
         while waiting:
             directory = waiting.pop()
-            if directory.complete:
+            if directory.complete or directory.children:
                 self._miss(directory)
             waiting.extend(
                 child for child in directory.children.values() if isinstance(child, Directory)

@@ -180,6 +180,7 @@ async def with_rescans(box: Box, function: Any, *arguments: object) -> None:
     box.table.rescan = box.remote.request_rescan
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.remote.run)
+        await trio.testing.wait_all_tasks_blocked()
         await function(*arguments)
         await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
@@ -260,3 +261,49 @@ def test_a_directory_that_stays_away_while_its_parent_lists_it(box: Box) -> None
     trio.run(with_rescans, box, asked_for, box, box.a)
     assert b"a" not in box.table.root.children
     assert box.link.listed == [b"a", b""] * 3 + [b"a"]
+
+
+def overflow(box: Box, number: int, path: bytes = b"") -> None:
+    box.remote._take([Event(number, path, 0x4000, None, None)])
+
+
+@pytest.mark.parametrize("path", [b"", b"a"])
+def test_a_listing_that_an_overflow_overtakes_is_repeated(box: Box, path: bytes) -> None:
+    """Its answer is from before what was lost, and the directory was not complete by then."""
+    tree = Tree(box)
+    box.a.complete = False
+    box.a.children.clear()
+
+    def lose(listed: bytes) -> None:
+        if listed == b"a" and tree.event == 2:
+            tree.listings[b"a"] = (A, [(b"x", A_X), (b"new", attributes(30))])
+            tree.event = 3
+            overflow(box, 3, path)
+
+    tree.then = lose
+
+    async def answer(asked: bytes) -> object:
+        event, there = tree.event, tree.listings[asked]
+        tree.then(asked)
+        return event, *there
+
+    box.link.answer = answer
+    trio.run(with_rescans, box, box.remote.load, box.a)
+    assert set(box.a.children) == {b"x", b"new"}
+    assert box.link.listed.count(b"a") == 2
+    assert not box.remote._missed
+
+
+def test_an_overflow_elsewhere_repeats_no_listing(box: Box) -> None:
+    Tree(box)
+    box.table.log.begin()
+    overflow(box, 3, b"b")
+    trio.run(with_rescans, box, asked_for, box, box.a)
+    assert box.link.listed.count(b"a") == 1
+
+
+def test_an_overflow_has_the_known_part_of_a_directory_listed(box: Box) -> None:
+    """A name of which an event told is an answer, though the directory is not complete."""
+    box.a.complete = False
+    overflow(box, 3)
+    assert box.a in box.rescans
