@@ -18,6 +18,7 @@ from devboxfs.core.ops import Kind, Operation, Source
 from devboxfs.core.plan import plan
 from devboxfs.core.planned import Left, Plan
 from sealos_devbox import Version
+from tests.support.long import LONG
 from tests.unit.writeback.model_box import BOX_USER, EXCHANGE, History, ModelBox, Node
 
 NAMES = [b"a", b"b", b"c"]
@@ -434,7 +435,11 @@ def test_batches_leave_what_the_history_made(steps: list[tuple[str, int, int, in
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@settings(max_examples=3_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=10_000 if LONG else 1_000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(st.lists(STEP, min_size=5, max_size=60))
 def test_batches_leave_what_the_history_made_thoroughly(
     steps: list[tuple[str, int, int, int, int]],

@@ -1,6 +1,7 @@
 """Death and cut links at every point of a scenario, enumerated.
 
-Every day each tenth point, another tenth each day of the month; with DEVBOX_TEST_LONG=1 all.
+Every day each tenth point, another tenth each day of the month, and the first of each kind of the
+helper's; with DEVBOX_TEST_LONG=1 all.
 """
 
 from __future__ import annotations
