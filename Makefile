@@ -44,9 +44,9 @@ test: test-helper test-python ## all tests, on real mounts
 test-helper: setup ## the tests of the box helper
 	cd sdk/helper && $(GO) test ./...
 
-# Most tests of a mount wait for something, so two at once take little more than half the time.
+# Most tests of a mount wait for something, so three at once keep two processors busy.
 test-python: setup ## all other tests
-	.venv/bin/pytest --numprocesses 2 --dist loadscope
+	.venv/bin/pytest --numprocesses 3 --dist loadscope
 
 # pytest says 5 when it had nothing to run.
 retest: test-helper ## what failed last time
@@ -61,7 +61,7 @@ test-node: setup ## exec through a real container runtime (as root)
 # Building says what it is doing, and its failure is told again by pytest, as a reason to skip.
 test-cluster: setup ## a real Kubernetes on this machine, built on first use (as root)
 	-$(PYTHON_IN_VENV) -m tests.cluster build
-	.venv/bin/pytest tests/cluster
+	.venv/bin/pytest tests/cluster --numprocesses 2 --dist loadscope
 
 # Daemons that tests start as another user write their share too, hence the open directory.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
