@@ -129,6 +129,12 @@ func (f *frames) decideOne(c *change) bool {
 	}
 	f.entered(c.from.dir, syscall.IN_MOVED_FROM)
 	old, mask := f.look(from), uint32(syscall.IN_MOVED_FROM)
+	if left, known := f.w.own[from]; known && left.ours(old) {
+		// Ours has been renamed, and then a directory above it: no state was left under the name that it has now. What is
+		// under the old one is known to the client, and saying that it went would take that away.
+		f.event(path, c.mask, now, "", false)
+		return false
+	}
 	if c.old != nil {
 		mask = c.old.mask
 	}
