@@ -24,6 +24,8 @@ __all__ = ["AttributeChange", "Metadata"]
 
 XATTR_NAME_MAX = 255
 XATTR_SIZE_MAX = 65536
+XATTR_SURE = 2048
+"""Bytes of names and values that any file system takes for one object. ext4 has 4 KiB for all."""
 XATTR_CREATE = 1
 XATTR_REPLACE = 2
 USAGE_AGE = 1.0
@@ -245,7 +247,11 @@ class Metadata:
         return sorted(n for n in names if n.startswith((b"user.", b"trusted.")))
 
     async def setxattr(self, node: Node, name: bytes, value: bytes | None, flags: int = 0) -> None:
-        """Set a value, None removes it. Flags as setxattr(2)."""
+        """Set a value, None removes it. Flags as setxattr(2).
+
+        Whether there is room for much is asked of the box, while it can be: it depends on its file
+        system.
+        """
         if not name.startswith((b"user.", b"trusted.")):
             raise oserror(errno.EOPNOTSUPP)
         if len(name) > XATTR_NAME_MAX:
@@ -291,6 +297,22 @@ class Metadata:
             node.xattrs = {}
         node.xattrs[name] = value
         node.ctime_ns = now
+        much = sum(len(key) + len(kept or b"") for key, kept in node.xattrs.items()) > XATTR_SURE
+        if value is not None and much and not node.stays_here and self.link.online:
+            await self._make_sure(node, name)
+
+    async def _make_sure(self, node: Node, name: bytes) -> None:
+        """Return when the box has taken the value; it is forgotten if it has not."""
+        failures = node.error_count
+        with self._deadline():
+            number = await self.pending.writeback.sync([node.path()], node.last_seq, sync_box=False)
+        if not number:
+            return
+        if node.xattrs is not None:
+            node.xattrs.pop(name, None)
+        if node.error_count == failures + 1:
+            node.error_count = failures  # who has the file open need not hear of it again
+        raise oserror(errno.ENOSPC if number == errno.E2BIG else number)
 
     def link_capabilities(self) -> frozenset[str]:
         """Return what the far end can do, empty while the link is down."""

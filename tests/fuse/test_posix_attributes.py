@@ -224,6 +224,45 @@ def test_extended_attributes_arrive_in_the_box(account: Account, place: Place) -
     wait_until(lambda: os.getxattr(place.mount / "file", "user.origin") == b"the box", timeout=5)
 
 
+def test_an_extended_attribute_for_which_a_file_has_no_room(account: Account, place: Place) -> None:
+    """It is refused like on the box's own disk, and nothing else suffers."""
+    path, there = place.mount / "file", place.box.parent / "probe"
+    value = b"v" * 60_000
+    with path.open("wb") as file:
+        file.write(b"content")
+        place.sync()
+        account.perform(there.touch)
+        refusal = 0
+        try:
+            account.perform(lambda: os.setxattr(there, "user.much", value))
+        except OSError as error:
+            refusal = error.errno
+        finally:
+            account.perform(there.unlink)
+        told = 0
+        try:
+            os.setxattr(file.fileno(), "user.much", value)
+        except OSError as error:
+            told = error.errno
+        assert told == refusal
+        assert os.listxattr(path) == ([] if refusal else ["user.much"])
+    (place.mount / "after").write_bytes(b"x")
+    place.sync()
+    assert (place.box / "after").read_bytes() == b"x"
+    os.setxattr(path, "user.little", b"1")
+    place.sync()
+    assert os.getxattr(place.box / "file", "user.little") == b"1"
+
+
+def test_times_that_no_inode_holds(account: Account, place: Place) -> None:
+    (place.mount / "file").touch()
+    for seconds in (2**33, -(2**33), 2**34, 253_402_300_799):
+        os.utime(place.mount / "file", (seconds, seconds))
+        shown = (place.mount / "file").stat().st_mtime
+        assert abs(shown - max(-(2**63) / 1e9, min(seconds, 2**63 / 1e9))) < 1
+    place.sync()
+
+
 def test_free_space_is_that_of_the_box(account: Account, place: Place) -> None:
     place.sync()
     here, there = os.statvfs(place.mount), os.statvfs(place.box)

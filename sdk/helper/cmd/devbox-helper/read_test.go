@@ -241,6 +241,15 @@ func TestXattr(t *testing.T) {
 	if got := c.call("getxattr", b("f"), "user.test").errno; got != syscall.ENODATA {
 		t.Fatal(got)
 	}
+	// No trouble of the box's, which would stop the journal.
+	much := bytes.Repeat([]byte{'v'}, 60_000)
+	want := syscall.Errno(0)
+	if err := syscall.Setxattr(dir+"/f", "user.much", much, 0); err == syscall.ENOSPC {
+		want = syscall.E2BIG
+	} else {
+		syscall.Removexattr(dir+"/f", "user.much")
+	}
+	c.expect(want, []any{1, "setxattr", b("f"), []any{3}, "user.much", much, 0})
 }
 
 // TestConfinement: nothing outside the root is reached, whatever the links.

@@ -112,6 +112,10 @@ func (r *run) setxattr(o *operation) (*root.Attr, error) {
 		if err == syscall.EEXIST && r.doubt {
 			err = nil
 		}
+		if err == syscall.ENOSPC && hasRoom(p.fd) {
+			// The object has no room for it (ext4: one block for all of them). That is no trouble of the box's.
+			err = syscall.E2BIG
+		}
 	} else {
 		err = sys.Lremovexattr(path, o.name)
 		if err == syscall.ENODATA && r.doubt {
@@ -122,6 +126,12 @@ func (r *run) setxattr(o *operation) (*root.Attr, error) {
 		return nil, err
 	}
 	return r.changed(p, found)
+}
+
+// hasRoom says whether the file system of an open directory could take another mebibyte.
+func hasRoom(fd int) bool {
+	var st syscall.Statfs_t
+	return syscall.Fstatfs(fd, &st) == nil && st.Bavail*uint64(st.Bsize) >= 1<<20
 }
 
 func (r *run) dirtime(o *operation) *root.Attr {
