@@ -227,8 +227,8 @@ class DevboxOperations(pyfuse3.Operations):
             mode=self._owners.wanted_mode(attr.st_mode, node.mode) if fields.update_mode else None,
             uid=self._owners.wanted_uid(attr.st_uid) if fields.update_uid else None,
             gid=self._owners.wanted_gid(attr.st_gid) if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            atime_ns=_in_range(attr.st_atime_ns) if fields.update_atime else None,
+            mtime_ns=_in_range(attr.st_mtime_ns) if fields.update_mtime else None,
         )
         size = attr.st_size if fields.update_size else None
         file = self._files.get(fh) if fh is not None else None
@@ -384,3 +384,11 @@ class DevboxOperations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         """See pyfuse3.Operations."""
         self._fs.content.release(self._files.pop(fh))
+
+
+def _in_range(time_ns: int) -> int:
+    """Return the nearest time that 64 bits of nanoseconds can say (1677 to 2262).
+
+    As a local disk does with what its inodes cannot hold.
+    """
+    return max(-(2**63), min(time_ns, 2**63 - 1))
