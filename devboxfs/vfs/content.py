@@ -32,7 +32,9 @@ from sealos_devbox import Version
 
 __all__ = ["Content", "OpenFile"]
 
-FILE_SIZE_MAX = (1 << 63) - 1
+FILE_SIZE_MAX = (1 << 44) - 4096
+"""What ext4 takes. The box's limit is not known here, and what it refuses has to fit on the disk of
+this machine."""
 ATTEMPTS = 5
 """How often a read starts anew because the file changed in the box meanwhile."""
 INLINE_READ = 256 * 1024

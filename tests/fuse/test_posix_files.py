@@ -309,6 +309,24 @@ def test_a_sparse_file_of_5_gib(account: Account, place: Place) -> None:
     assert there.stat().st_size == (4 << 30) + 1
 
 
+def test_more_than_a_file_may_hold(account: Account, place: Place) -> None:
+    """Refused at once, and nothing waits for it."""
+    with (place.mount / "file").open("w+b", buffering=0) as file:
+        for offset in (1 << 44, 1 << 62, (1 << 63) - 2):
+            for call in (
+                lambda at=offset: os.pwrite(file.fileno(), b"x", at),
+                lambda at=offset: os.ftruncate(file.fileno(), at),
+            ):
+                with pytest.raises(OSError) as refused:  # noqa: PT011 - the errno is compared
+                    call()
+                assert refused.value.errno == errno.EFBIG
+        os.ftruncate(file.fileno(), (1 << 44) - 4096)
+        os.pwrite(file.fileno(), b"end", (1 << 44) - 4096 - 3)
+        os.ftruncate(file.fileno(), 2)
+        os.fsync(file.fileno())
+    assert (place.box / "file").read_bytes() == b"\0\0"
+
+
 def test_what_cannot_be_had_says_so(account: Account, place: Place) -> None:
     """DESIGN.md 9: the errors that make programs take another way; posix_fallocate does."""
     if place.mount == place.box:
