@@ -259,14 +259,14 @@ class DevboxOperations(pyfuse3.Operations):
 
         XATTR_CREATE and XATTR_REPLACE are not seen.
         """
-        await self._fs.metadata.setxattr(self._fs.node(inode), name, value)
+        await self._fs.setxattr(self._fs.node(inode), name, value)
 
     @handler
     async def removexattr(
         self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext
     ) -> None:
         """See pyfuse3.Operations."""
-        await self._fs.metadata.setxattr(self._fs.node(inode), name, None)
+        await self._fs.setxattr(self._fs.node(inode), name, None)
 
     @handler
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:

@@ -275,6 +275,11 @@ class FileSystem:
         if file is None:
             await self.consistency.closed(node)
 
+    async def setxattr(self, node: Node, name: bytes, value: bytes | None) -> None:
+        """Set an extended attribute, None removes it."""
+        await self.metadata.setxattr(node, name, value)
+        await self.consistency.closed(node)
+
     def opened_by(self, caller: Caller, node: Node, flags: int) -> None:
         """Take away what O_TRUNC takes away besides the content."""
         set_id = node.mode & (stat.S_ISUID | stat.S_ISGID)

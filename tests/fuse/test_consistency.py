@@ -39,6 +39,13 @@ def test_what_has_returned_is_in_the_box(account: Account, make_box: MakeBox) ->
     (here / "moved").chmod(0o640)
     assert (there / "moved").read_bytes() == b"con"
     assert (there / "moved").stat().st_mode & 0o777 == 0o640
+    os.setxattr(here / "moved", "user.origin", b"here")
+    assert os.getxattr(there / "moved", "user.origin") == b"here"
+    os.removexattr(here / "moved", "user.origin")
+    assert os.listxattr(there / "moved") == []
+    os.mkfifo(here / "fifo")
+    assert (there / "fifo").is_fifo()
+    (here / "fifo").unlink()
     (here / "link").symlink_to("moved")
     (here / "hard").hardlink_to(here / "moved")
     assert os.readlink(there / "link") == "moved"
