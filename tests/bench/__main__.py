@@ -15,6 +15,7 @@ from types import FrameType
 
 from tests.bench import grounds
 from tests.bench.grounds import Ground
+from tests.bench.peers import PEERS, mounted_by
 from tests.bench.report import CHECKOUT, Cell, duration, surroundings, table, write_json
 from tests.bench.workloads import ROWS, WORKLOADS, Fixture, Workload
 from tests.support import repository
@@ -37,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="runs of each row (default: 5)")
     parser.add_argument("--quick", action="store_true", help="2 runs, 10 MB instead of 100")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    peers = "tuned sshfs, too, where it is installed: takes most of an hour at 20 ms"
+    peers = "tuned sshfs and rclone, too, where they are installed: ten minutes a run at 20 ms"
     parser.add_argument("--peers", action="store_true", help=peers)
     options = parser.parse_args()
     options.rtt = options.rtt or [0.0, 20.0]
@@ -150,15 +151,15 @@ def main() -> int:
 
 def _run(session: Session, bulk: int) -> list[str]:
     """Measure everything; returns the names of the grounds, in the order of the columns."""
-    names = ["local", "devboxfs"]
+    others = [it for it in PEERS if it.is_installed()] if session.options.peers else []
+    names = ["local", "devboxfs", *(peer.name for peer in others)]
     say("local disk")
     session.measure("local", 0, lambda: grounds.local_disk(bulk))
     for rtt_ms in session.options.rtt:
         say(f"round trip {rtt_ms:g} ms")
         session.measure("devboxfs", rtt_ms, lambda rtt=rtt_ms: grounds.mounted(rtt, bulk))
-        if session.options.peers and grounds.Sshfs.is_installed():
-            session.measure("sshfs", rtt_ms, lambda rtt=rtt_ms: grounds.sshfs(rtt, bulk))
-            names = ["local", "devboxfs", "sshfs"]
+        for peer in others:
+            session.measure(peer.name, rtt_ms, lambda p=peer, r=rtt_ms: mounted_by(p, r, bulk))
     return names
 
 

@@ -1,4 +1,4 @@
-"""Where a workload runs: on the local disk, on a mount of a box, on tuned sshfs beside it.
+"""Where a workload runs: on the local disk, on a mount of a box; `peers` has others beside them.
 
 A ground offers the same work tree (`furnish`) under `top`, can be made cold, and knows when
 what was written is where it belongs.
@@ -18,8 +18,6 @@ from tests.support import repository
 from tests.support.accounts import ROOT, USER
 from tests.support.commands import clean_environment, run
 from tests.support.mounts import MountedBox
-
-SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 
 class Ground(Protocol):
@@ -103,56 +101,11 @@ class Mounted:
         return int(status["link"]["round_trips"]), int(status.get("reader", {}).get("misses", 0))
 
 
-class Sshfs:
-    """sshfs with long caches and several connections, over sftp-server behind the same delay."""
-
-    name = "sshfs"
-    box = None
-    options = (
-        "cache=yes,dcache_timeout=300,dcache_stat_timeout=300,dcache_link_timeout=300,"
-        "dcache_dir_timeout=300,attr_timeout=300,entry_timeout=300,negative_timeout=300,"
-        "kernel_cache,max_conns=4"
-    )
-
-    def __init__(self, home: Path, rtt_ms: float, bulk: int) -> None:
-        self.there = home / f"sshfs-box-{rtt_ms:g}"
-        self.top = home / f"sshfs-{rtt_ms:g}"
-        self.rtt_ms = rtt_ms
-        self.there.mkdir()
-        self.top.mkdir()
-        furnish(self.there, clean_environment(home), bulk)
-
-    @staticmethod
-    def is_installed() -> bool:
-        return bool(shutil.which("sshfs")) and any(map(os.path.exists, SFTP_SERVERS))
-
-    def cold(self) -> float:
-        self.close()
-        server = next(filter(os.path.exists, SFTP_SERVERS))
-        # sshfs starts what would be ssh; here it is the server itself, behind the delay.
-        ssh = f"{sys.executable} -m tests.bench.delayed {self.rtt_ms:g} {server}"
-        start = time.perf_counter()
-        argv = ["sshfs", "-o", f"{self.options},ssh_command={ssh}", f"box:{self.there}", self.top]
-        run(*argv, cwd=Path(__file__).parents[2], timeout=20)
-        os.listdir(self.top)
-        return time.perf_counter() - start
-
-    def arrive(self) -> None:
-        """Every call of sshfs has waited for its answer."""
-
-    def counts(self) -> None:
-        return None
-
-    def close(self) -> None:
-        if os.path.ismount(self.top):
-            run("fusermount3", "-u", "-z", self.top)
-
-
 @contextlib.contextmanager
 def local_disk(bulk: int) -> Iterator[LocalDisk]:
     home = Path(tempfile.mkdtemp(prefix="devboxfs-bench-"))
     try:
-        _prepare(home)
+        prepare(home)
         yield LocalDisk(home, bulk)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -171,20 +124,6 @@ def mounted(rtt_ms: float, bulk: int) -> Iterator[Mounted]:
             print(f"bench: {complaint}", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def sshfs(rtt_ms: float, bulk: int) -> Iterator[Sshfs]:
-    home = Path(tempfile.mkdtemp(prefix="devboxfs-bench-"))
-    ground = None
-    try:
-        _prepare(home)
-        ground = Sshfs(home, rtt_ms, bulk)
-        yield ground
-    finally:
-        if ground:
-            ground.close()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _prepare(home: Path) -> None:
+def prepare(home: Path) -> None:
     (home / "tmp").mkdir()
     (home / "gitconfig").write_text("[user]\nname = Bench\nemail = bench@example.com\n")
