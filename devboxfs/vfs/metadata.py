@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -18,9 +19,17 @@ from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.link import BoxLink
 from devboxfs.vfs.namespace import oserror
 from devboxfs.vfs.pending import Pending
-from sealos_devbox import BoxFileError, DevboxError, FileSystemUsage, FileTransport
+from sealos_devbox import (
+    BoxFileError,
+    DevboxError,
+    FileSystemUsage,
+    FileTransport,
+    TransportError,
+)
 
 __all__ = ["AttributeChange", "Metadata"]
+
+T = TypeVar("T")
 
 XATTR_NAME_MAX = 255
 XATTR_SIZE_MAX = 65536
@@ -215,13 +224,16 @@ class Metadata:
             return value
         if node.box is None or (node.parent is None and node.ino != 1):
             raise oserror(errno.ENODATA)
-        if "xattr" not in self.link_capabilities():
-            raise oserror(errno.EOPNOTSUPP)
+
+        async def ask(transport: FileTransport, path: bytes) -> bytes:
+            if "xattr" not in transport.peer.capabilities:
+                raise oserror(errno.EOPNOTSUPP)
+            return await transport.getxattr(path, name)
+
         value = None
         try:
             with self._deadline():
-                transport = await self._transport_for(node)
-                value = await transport.getxattr(node.path(), name)
+                value = await self._ask(node, ask)
         except BoxFileError as exc:
             if exc.errno != errno.ENODATA:
                 raise
@@ -237,8 +249,8 @@ class Metadata:
         names: set[bytes] = set()
         if node.box is not None and (node.parent is not None or node.ino == 1):
             with self._deadline():
-                transport = await self._transport_for(node)
-                names = set(await transport.listxattr(node.path()))
+                found = await self._ask(node, lambda transport, path: transport.listxattr(path))
+                names = set(found)
         for name, value in (node.xattrs or {}).items():
             if value is None:
                 names.discard(name)
@@ -314,11 +326,6 @@ class Metadata:
             node.error_count = failures  # who has the file open need not hear of it again
         raise oserror(errno.ENOSPC if number == errno.E2BIG else number)
 
-    def link_capabilities(self) -> frozenset[str]:
-        """Return what the far end can do, empty while the link is down."""
-        transport = self.link.transport
-        return transport.peer.capabilities if transport is not None else frozenset()
-
     def may_read(self, node: Node) -> bool:
         """Whether the box's user may read the object."""
         return self.user.may(node, READ)
@@ -353,12 +360,21 @@ class Metadata:
             fetched, self._usage_fetched = self._usage_fetched, trio.Event()
             fetched.set()
 
-    async def _transport_for(self, node: Node) -> FileTransport:
-        """Return the transport once the box has the object under the name that is shown."""
-        if node.pending:
-            await self.pending.settle(node)
-        await self.pending.wait_moves()
-        return await self.link.wait_transport()
+    async def _ask(self, node: Node, request: Callable[[FileTransport, bytes], Awaitable[T]]) -> T:
+        """Ask for extended attributes, again on the next connection when one breaks.
+
+        It is asked once the box has the object under the name that is shown. Raises OSError.
+        """
+        previous: FileTransport | None = None
+        while True:
+            if node.pending:
+                await self.pending.settle(node)
+            await self.pending.wait_moves()
+            transport = await self.link.wait_transport(previous)
+            try:
+                return await request(transport, node.path())
+            except TransportError:
+                previous = transport
 
     def _deadline(self) -> AbstractContextManager[trio.CancelScope]:
         """Raise trio.TooSlowError at the link's deadline."""

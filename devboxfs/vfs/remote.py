@@ -186,21 +186,9 @@ class Remote:
             return
         if node.parent is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        transport = await self._transport_in_time()
-        path = node.path()
-        self.table.log.begin()
-        try:
-            event, attr = await transport.stat(path)
-            parent, name = node.parent if node.path() == path else None, node.name
-            if parent is not None and not self.table.log.is_stale(parent.ino, name, event):
-                self.table.remote_name(parent, name, attr, event)
-        except BoxFileError as exc:
-            if exc.errno not in _ABSENT:
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
-        else:
+        path, there = await self._look_at(node)
+        if there:
             return
-        finally:
-            self.table.log.end()
         # Any directory above may be what is missing, and be back by now: a listing says which.
         if (parent := node.parent) is not None and node.path() == path:
             self._miss(parent)
@@ -253,9 +241,35 @@ class Remote:
         self.table.remote_name(directory, name, None, 0)
         return True
 
-    async def _transport_in_time(self) -> FileTransport:
+    async def _look_at(self, node: Node) -> tuple[bytes, bool]:
+        """Ask for an object by its path, again on the next connection when one breaks.
+
+        Returns the path, and False if the box says that nothing is there.
+        """
+        previous: FileTransport | None = None
+        while True:
+            transport = await self._transport_in_time(previous)
+            path = node.path()
+            self.table.log.begin()
+            try:
+                event, attr = await transport.stat(path)
+                parent, name = node.parent if node.path() == path else None, node.name
+                if parent is not None and not self.table.log.is_stale(parent.ino, name, event):
+                    self.table.remote_name(parent, name, attr, event)
+            except TransportError:
+                previous = transport
+            except BoxFileError as exc:
+                if exc.errno not in _ABSENT:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from exc
+                return path, False
+            else:
+                return path, True
+            finally:
+                self.table.log.end()
+
+    async def _transport_in_time(self, previous: FileTransport | None) -> FileTransport:
         with trio.move_on_at(self.link.deadline()):
-            transport = await self.link.wait_transport()
+            transport = await self.link.wait_transport(previous)
             await self.pending.wait_moves()  # until then paths differ between here and the box
             return transport
         raise OSError(errno.EIO, "the box cannot be reached")

@@ -7,7 +7,6 @@ One operation may be under way when the daemon dies: whether it took place is op
 import os
 import random
 import signal
-import stat
 import subprocess
 import sys
 import tarfile
@@ -20,8 +19,9 @@ import pytest
 from tests.fuse.conftest import MakeBox
 from tests.support.accounts import Account
 from tests.support.commands import kill_group, run
-from tests.support.history import Object, Operation, State, plan, states
+from tests.support.history import Operation, fsynced, plan, states
 from tests.support.mounts import PLAIN, MountedBox
+from tests.support.tree_state import Found, found_in, mismatches
 from tests.support.trees import differences, fill, fill_with_oddities
 from tests.support.waiting import wait_until
 
@@ -72,54 +72,7 @@ def crash_after(box: MountedBox, seed: int, moment: int, *, fsync: bool, helper:
     return acknowledged
 
 
-def described(path: bytes, name: str, twins: dict[int, str]) -> tuple[object, ...]:
-    info = os.lstat(path)
-    kind = stat.filemode(info.st_mode)[0]
-    content = b""
-    if kind == "-":
-        with open(path, "rb") as file:
-            content = file.read()
-    elif kind == "l":
-        content = os.readlink(path)
-    twin = twins.setdefault(info.st_ino, name) if kind != "d" else name
-    return kind, stat.S_IMODE(info.st_mode), content, info.st_mtime_ns, twin
-
-
-def found_in(top: Path) -> dict[str, tuple[object, ...]]:
-    """What is below `top`, each name with kind, mode, content, mtime and first name of the
-    inode."""
-    twins: dict[int, str] = {}
-    found = {}
-    for directory, directories, files in os.walk(os.fsencode(top)):
-        directories.sort()
-        for name in sorted(directories + files):
-            path = os.path.join(directory, name)
-            relative = os.fsdecode(os.path.relpath(path, os.fsencode(top)))
-            found[relative] = described(path, relative, twins)
-    return found
-
-
-def mismatches(found: dict[str, tuple[object, ...]], state: State) -> list[str]:
-    """How a tree differs from a state of the history."""
-    lines = [f"{name}: missing" for name in sorted(state.keys() - found.keys())]
-    lines += [f"{name}: should not be there" for name in sorted(found.keys() - state.keys())]
-    groups: dict[object, Object] = {}
-    for name in sorted(state.keys() & found.keys()):
-        kind, mode, content, mtime_ns, twin = found[name]
-        wanted = state[name]
-        if kind != wanted.kind or content != wanted.content:
-            sizes = f"{len(wanted.content)} bytes wanted, {len(content)} found"
-            lines.append(f"{name}: {wanted.kind}/{kind} content differs, {sizes}")
-        elif mode != wanted.mode:
-            lines.append(f"{name}: mode {mode:o} instead of {wanted.mode:o}")
-        elif wanted.mtime_ns is not None and mtime_ns != wanted.mtime_ns:
-            lines.append(f"{name}: mtime {mtime_ns} instead of {wanted.mtime_ns}")
-        if kind != "d" and groups.setdefault(twin, wanted) is not wanted:
-            lines.append(f"{name}: is the same object as {twin}")
-    return lines
-
-
-def is_prefix(found: dict[str, tuple[object, ...]], operations: list[Operation]) -> bool:
+def is_prefix(found: dict[str, Found], operations: list[Operation]) -> bool:
     """Whether the tree is a state of the history, a new file that was still open aside."""
     for state, unpublished in states(operations):
         if abs(len(state) - len(found)) > 1:
@@ -132,7 +85,7 @@ def is_prefix(found: dict[str, tuple[object, ...]], operations: list[Operation])
     return False
 
 
-def nearest(found: dict[str, tuple[object, ...]], operations: list[Operation]) -> str:
+def nearest(found: dict[str, Found], operations: list[Operation]) -> str:
     """The state that comes closest, for the message of a failure."""
     best: tuple[int, int, list[str]] | None = None
     for number, (state, _) in enumerate(states(operations)):
@@ -197,27 +150,9 @@ def test_what_was_fsynced_is_there_before_the_second_mount(
     assert len(durable) > 5
     for name, content in durable.items():
         assert name in found, f"{name} was fsynced and is not in the box"
-        assert found[name][2] == content, f"{name} was fsynced with other content"
+        assert found[name].content == content, f"{name} was fsynced with other content"
     box.start()
     assert_all_of(box, operations, acknowledged)
-
-
-def fsynced(operations: list[Operation], acknowledged: int) -> dict[str, bytes]:
-    """Names and contents that were fsynced, and not touched by anything afterwards."""
-    durable: dict[str, bytes] = {}
-    for number, (state, _) in enumerate(states(operations)):
-        if number == 0:
-            continue
-        kind, path, *rest = operations[number - 1]
-        if kind == "fsync" and number <= acknowledged:
-            durable[str(path)] = bytes(state[str(path)].content)
-        elif kind not in ("close", "utime", "chmod", "link", "fsync"):
-            for touched in (str(path), *(str(one) for one in rest if kind == "rename")):
-                for name in list(durable):
-                    same = name in state and state[name] is state.get(touched)
-                    if name == touched or name.startswith(touched + "/") or same:
-                        del durable[name]
-    return durable
 
 
 @pytest.mark.parametrize("seed", [31, *([32, 33, 34] if LONG else [])])

@@ -21,6 +21,7 @@ class Object:
     content: bytearray = field(default_factory=bytearray)
     mtime_ns: int | None = None
     """None: whatever the clock said."""
+    attributes: dict[str, bytes] = field(default_factory=dict)
 
 
 State = dict[str, Object]
@@ -43,6 +44,9 @@ def apply(state: State, operation: Operation) -> None:
             content.extend(bytes(max(0, offset - len(content))))
             content[offset : offset + len(data)] = data
             state[path].mtime_ns = None
+        case "append":
+            state[path].content.extend(contents(*rest))
+            state[path].mtime_ns = None
         case "truncate":
             content = state[path].content
             content.extend(bytes(max(0, rest[0] - len(content))))
@@ -52,13 +56,19 @@ def apply(state: State, operation: Operation) -> None:
             state[path].mode = rest[0]
         case "utime":
             state[path].mtime_ns = rest[0]
+        case "setxattr":
+            state[path].attributes[rest[0]] = rest[1].encode()
+        case "removexattr":
+            del state[path].attributes[rest[0]]
         case "rename":
             _rename(state, path, rest[0])
         case "link":
             state[rest[0]] = state[path]
         case "unlink" | "rmdir":
             del state[path]
-        case "open" | "close" | "fsync":
+        case "unpack":
+            _unpack(state, path, rest[0])
+        case "open" | "open-append" | "close" | "fsync" | "fsyncdir" | "wait" | "scribble":
             pass
         case _:
             raise AssertionError(operation)
@@ -70,6 +80,42 @@ def _rename(state: State, source: str, target: str) -> None:
     for name, found in moved.items():
         del state[name]
         state[target + name[len(source) :]] = found
+
+
+def _unpack(state: State, top: str, seed: int) -> None:
+    for member in members(seed):
+        path = f"{top}/{member.name}"
+        if member.kind == "h":
+            state[path] = state[f"{top}/{member.content.decode()}"]
+        else:
+            content = bytearray(member.content)
+            mtime_ns = None if member.kind == "d" else member.mtime * 10**9
+            state[path] = Object(member.kind, member.mode, content, mtime_ns)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Of an archive; the content of a link (l) or a hard link (h) is where it leads."""
+
+    kind: str
+    name: str
+    mode: int
+    content: bytes
+    mtime: int
+
+
+def members(seed: int) -> list[Member]:
+    """What is in an archive, in its order."""
+    when = 1_500_000_000 + seed
+    return [
+        Member("d", "src", 0o755, b"", when),
+        Member("-", "src/one", 0o644, contents(seed, 700), when + 1),
+        Member("-", "src/two", 0o755, contents(seed + 1, 40_000), when + 2),
+        Member("h", "src/three", 0o644, b"src/one", when + 1),
+        Member("l", "src/four", 0o777, b"two", when + 3),
+        Member("d", "src/deep", 0o700, b"", when),
+        Member("-", "src/deep/five", 0o600, b"", when + 4),
+    ]
 
 
 def contents(seed: int, size: int) -> bytes:
@@ -93,6 +139,31 @@ def states(operations: list[Operation]) -> Iterator[tuple[State, str | None]]:
         elif operation[0] in ("close", "fsync"):
             unpublished = None
         yield state, unpublished
+
+
+_HARMLESS = (
+    "open", "open-append", "close", "utime", "chmod", "link", "fsync", "fsyncdir", "setxattr",
+    "removexattr", "wait", "scribble",
+)  # fmt: skip
+"""Operations that leave contents where they are."""
+
+
+def fsynced(operations: list[Operation], acknowledged: int) -> dict[str, bytes]:
+    """Names and contents that were fsynced, and not touched by anything afterwards."""
+    durable: dict[str, bytes] = {}
+    for number, (state, _) in enumerate(states(operations)):
+        if number == 0:
+            continue
+        kind, path, *rest = operations[number - 1]
+        if kind == "fsync" and number <= acknowledged:
+            durable[str(path)] = bytes(state[str(path)].content)
+        elif kind not in _HARMLESS:
+            for touched in (str(path), *(str(one) for one in rest if kind == "rename")):
+                for name in list(durable):
+                    same = name in state and state[name] is state.get(touched)
+                    if name == touched or name.startswith(touched + "/") or same:
+                        del durable[name]
+    return durable
 
 
 def plan(seed: int, length: int, *, fsync: bool = False) -> list[Operation]:
