@@ -32,6 +32,8 @@ AT_ONCE = 256
 class _Entry:
     parent: int
     name: bytes
+    replaced: int = 0
+    """The inode that it stood for, if that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class Notifier:
         """
         if directory.lookups > 0 or directory.ino == pyfuse3.ROOT_INODE:
             self._put(_Entry(directory.ino, name))
+
+    def replaced(self, directory: Node, name: bytes, node: Node) -> None:
+        """Tell who watches an inode, as editors and compilers do with files, that it is gone.
+
+        Not of an open file, as on a local disk; and its lock, which the kernel takes for this, may
+        be held by a write or an fsync that waits for the box.
+        """
+        if node.lookups > 0 and not node.opens:
+            self._put(_Entry(directory.ino, name, node.ino))
 
     def inode(self, node: Node, *, content: bool) -> None:
         """Forget attributes, and pages with `content`."""
@@ -110,7 +121,9 @@ def _deliver(notices: list[_Entry | _Inode]) -> None:
         try:
             if isinstance(notice, _Entry):
                 pyfuse3.invalidate_entry(
-                    pyfuse3.InodeT(notice.parent), pyfuse3.FileNameT(notice.name)
+                    pyfuse3.InodeT(notice.parent),
+                    pyfuse3.FileNameT(notice.name),
+                    pyfuse3.InodeT(notice.replaced),
                 )
             else:
                 pyfuse3.invalidate_inode(pyfuse3.InodeT(notice.ino), attr_only=not notice.content)

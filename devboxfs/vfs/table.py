@@ -30,10 +30,14 @@ IN_MODIFY, IN_MOVED_TO = 0x2, 0x80
 
 
 class Kernel(Protocol):
-    """What the kernel may have cached and has to forget. Both only queue."""
+    """What the kernel may have cached and has to forget. All only queue."""
 
     def entry(self, directory: Node, name: bytes) -> None:
         """Forget the name, or that it is absent."""
+        ...
+
+    def replaced(self, directory: Node, name: bytes, node: Node) -> None:
+        """Tell who watches the node itself that it is gone; before its name is forgotten."""
         ...
 
     def inode(self, node: Node, *, content: bool) -> None:
@@ -458,7 +462,11 @@ class Table:
                 # What we changed of it is still to meet the box's change: that may be a conflict.
                 self._stash(directory, name, event, attr)
                 return
-            self.remove_remote(directory, name, tell=_kind(child) != stat.S_IFMT(attr.mode))
+            tell = _kind(child) != stat.S_IFMT(attr.mode)
+            if child.is_file and not tell and child.links is None:
+                # Watchers of the name hear of other content, those of the file of nothing else.
+                self.kernel.replaced(directory, name, child)
+            self.remove_remote(directory, name, tell=tell)
         node = self.adopt(attr)
         if node.parent is not None:
             self.update(node, attr, event)

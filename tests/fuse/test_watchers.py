@@ -113,6 +113,21 @@ def test_inotify_hears_what_happens_in_the_box(
         assert differences(known.mount, known.box) == []
 
 
+@pytest.mark.parametrize("hidden", [True, False], ids=["at once", "in steps"])
+def test_who_watches_a_file_hears_that_it_is_replaced(
+    known: Place, account: Account, hidden: bool
+) -> None:
+    """Compilers and bundlers watch files, not directories: they look again by the name then."""
+    for _ in range(3):
+        with watching(known.mount, name="file") as heard:
+            with blind(known.owner) if hidden else contextlib.nullcontext():
+                _save(known.box)
+            heard.until("DELETE_SELF file")
+        assert (known.mount / "file").read_bytes() == b"saved the way editors do"
+        assert (known.mount / "file").stat().st_nlink == 1
+    assert differences(known.mount, known.box) == []
+
+
 def test_own_changes_are_heard_once(known: Place, account: Account) -> None:
     with watching(known.mount) as heard:
         (known.mount / "new").write_bytes(b"ours")

@@ -53,9 +53,9 @@ class Heard:
 
 
 @contextlib.contextmanager
-def watching(top: Path, *, recursive: bool = False) -> Iterator[Heard]:
-    """Watch a directory while the block runs."""
-    argv = ["inotifywait", "-m", "--format", "%e %w%f", *(["-r"] if recursive else []), "."]
+def watching(top: Path, *, recursive: bool = False, name: str = ".") -> Iterator[Heard]:
+    """Watch a directory, or what has this name in it, while the block runs."""
+    argv = ["inotifywait", "-m", "--format", "%e %w%f", *(["-r"] if recursive else []), name]
     process = subprocess.Popen(argv, cwd=top, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stderr is not None

@@ -44,6 +44,9 @@ class Told:
     entries: list[tuple[int, bytes]] = field(default_factory=list)
     inodes: list[tuple[int, bool]] = field(default_factory=list)
 
+    def replaced(self, directory: Node, name: bytes, node: Node) -> None:
+        assert node.parent is directory  # before anything else is said of the name
+
     def entry(self, directory: Node, name: bytes) -> None:
         self.entries.append((directory.ino, name))
 
