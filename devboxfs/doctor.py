@@ -30,6 +30,7 @@ from sealos_devbox import (
     AsyncBox,
     AsyncDevbox,
     Batch,
+    BoxNotFoundError,
     BoxState,
     BoxStateError,
     BytesContent,
@@ -350,6 +351,8 @@ def failed(name: str, error: DevboxError) -> Check:
     advice = error.hint
     if not advice and isinstance(error, TransportError | DeadlineExceededError):
         advice = "Look whether a firewall or a proxy is between this machine and it."
+    if not advice and isinstance(error, BoxNotFoundError):
+        advice = "devboxfs box list shows which there are; devboxfs box create makes one."
     if not advice and isinstance(error, BoxStateError):
         advice = "devboxfs box list shows in which state it is; devboxfs box start starts it."
     if not advice:

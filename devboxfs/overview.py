@@ -263,7 +263,7 @@ def _details(entry: Json) -> Iterable[tuple[str, str]]:
             known = (
                 (key, value)
                 for key, value in figures.items()
-                if value not in (None, "") and key not in _WAY
+                if value not in (None, "") and value is not True and key not in _WAY
             )
             yield name, ", ".join(_figure(key, value) for key, value in known)
 
@@ -311,6 +311,8 @@ def _pending(entry: Json) -> str:
 
 def _figure(key: str, value: object) -> str:
     name = key.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
+    if value is False:
+        return f"{name}: no"
     if isinstance(value, int | float) and ("bytes" in key or key == "limit"):
         return f"{name} {size(value)}"
     if isinstance(value, int | float) and key.endswith("_seconds"):

@@ -169,6 +169,7 @@ def test_the_doctor_says_what_is_wrong(box: MountedBox) -> None:
     said = box.devboxfs("doctor", *box.options, "no-such-box", check=False)
     assert said.returncode == 6
     assert b"no-such-box" in said.stdout
+    assert b"devboxfs box list" in said.stdout
     wrong = ("--endpoint", "http://127.0.0.1:1", *box.options[2:])
     said = box.devboxfs("doctor", *wrong, check=False)
     assert said.returncode == 13

@@ -79,6 +79,7 @@ def test_rendering():
             "oldest_pending_seconds": 61.0,
             "conflicts": [{"path": "x", "kept_as": "x.conflict-h-1"}, {"path": "y"}],
             "link": {"round_trips": 3, "bytes_sent": 4096, "last_error": ""},
+            "cache": {"disk_bytes": 0, "disk_ok": False, "fine": True},
             "cache": {},
         },
         {"mountpoint": "/mnt/b", "box": "b", "state": "dead"},
@@ -90,6 +91,7 @@ def test_rendering():
         "  pending    2 operations, 2.0 KiB, the oldest from 61 s ago",
         "  conflict   x, our version is x.conflict-h-1",
         "  conflict   y",
+        "  cache      disk 0 B, disk ok: no",
         "  link       round trips 3, bytes sent 4.0 KiB",
         "b on /mnt/b: dead (its daemon has ended; devboxfs mount repairs it, devboxfs umount "
         "removes it)",
