@@ -80,7 +80,6 @@ def test_rendering():
             "conflicts": [{"path": "x", "kept_as": "x.conflict-h-1"}, {"path": "y"}],
             "link": {"round_trips": 3, "bytes_sent": 4096, "last_error": ""},
             "cache": {"disk_bytes": 0, "disk_ok": False, "fine": True},
-            "cache": {},
         },
         {"mountpoint": "/mnt/b", "box": "b", "state": "dead"},
         {"mountpoint": "/mnt/c", "box": "c", "state": "online", "pending_operations": 0},
