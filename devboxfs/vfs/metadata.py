@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 XATTR_NAME_MAX = 255
 XATTR_SIZE_MAX = 65536
+SELINUX = b"security.selinux"
 XATTR_SURE = 2048
 """Bytes of names and values that any file system takes for one object. ext4 has 4 KiB for all."""
 XATTR_CREATE = 1
@@ -213,10 +214,12 @@ class Metadata:
     async def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return a value.
 
-        `security.*` and `system.*` are answered here: every write asks for one of them.
+        `security.*` and `system.*` are answered here: every write asks for one of them. `ls -l`
+        asks for SELinux's label of every file, unless a file system says that it has none.
         """
         if not name.startswith((b"user.", b"trusted.")):
-            raise oserror(errno.ENODATA if name.startswith(b"security.") else errno.EOPNOTSUPP)
+            unset = name.startswith(b"security.") and name != SELINUX
+            raise oserror(errno.ENODATA if unset else errno.EOPNOTSUPP)
         if node.xattrs is not None and name in node.xattrs:
             value = node.xattrs[name]
             if value is None:

@@ -254,6 +254,16 @@ def test_an_extended_attribute_for_which_a_file_has_no_room(account: Account, pl
     assert os.getxattr(place.box / "file", "user.little") == b"1"
 
 
+def test_listing_at_length_asks_for_no_label_of_each_file(account: Account, place: Place) -> None:
+    """ls, find and cp ask once where a file system says that it has none of SELinux's labels."""
+    path = place.mount / "file"
+    path.touch()
+    with pytest.raises(OSError, match="not supported"):
+        os.getxattr(path, "security.selinux")
+    with pytest.raises(OSError, match="No data"):
+        os.getxattr(path, "security.capability")  # getcap(8) complains of any other error
+
+
 def test_times_that_no_inode_holds(account: Account, place: Place) -> None:
     (place.mount / "file").touch()
     for seconds in (2**33, -(2**33), 2**34, 253_402_300_799):
