@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"sealos.io/devbox-helper/internal/files"
 	"sealos.io/devbox-helper/internal/msgpack"
@@ -82,46 +81,6 @@ func (a *Applier) Durable() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.durable
-}
-
-// call is the arguments of an apply request.
-type call struct {
-	journal    string
-	generation int64
-	acked      int64
-	header
-}
-
-func parseCall(r *session.Request) (call, error) {
-	var c call
-	id, inc := r.Args.At(1), r.Args.At(2)
-	if id.IsNil() {
-		return c, nil
-	}
-	if id.Kind != msgpack.Bin || len(id.Bytes) != 16 || inc.Kind != msgpack.Bin || len(inc.Bytes) != 16 {
-		return c, session.Invalid("journal and incarnation are bins of 16 bytes")
-	}
-	c.journal = journalID(id.Bytes)
-	copy(c.incarnation[:], inc.Bytes)
-	var err error
-	number := func(i int) int64 {
-		n, e := files.Int(r.Args.At(i), 0)
-		if e != nil {
-			err = e
-		}
-		return n
-	}
-	c.generation, c.batch, c.acked = number(3), number(4), number(5)
-	if !r.Args.At(6).IsNil() {
-		n := number(6)
-		c.resume = &n
-	}
-	bypass, e := files.Bool(r.Args.At(7))
-	if e != nil {
-		err = e
-	}
-	c.bypass = bypass
-	return c, err
 }
 
 // Apply is `apply`.
@@ -306,99 +265,6 @@ func (a *Applier) stillOurs(j *journal) error {
 	return session.Fail(syscall.ESTALE, "superseded by a newer generation")
 }
 
-func (a *Applier) newRun(j *journal, h header, s *staging, log *batchLog) *run {
-	r := &run{
-		space: a.space, track: a.track, event: a.event, state: a.state, dir: s.fd, staged: s.contents, dirs: newDirs(a.space), log: log,
-		incarnation: h.incarnation, leases: a.leases,
-	}
-	if j != nil {
-		r.journal, r.generation = j.id, j.generation
-		r.left, r.hints = j.lookup, j.hints[h.batch]
-	} else {
-		own := map[identity]*outcome{}
-		r.left = func(id identity) *outcome { return own[id] }
-		r.keepOutcome = func(o outcome) { own[identity{h.incarnation, o.seq}] = &o }
-	}
-	return r
-}
-
-// execute carries out an accepted batch, from where its log ends. The caller holds the locks.
-func (a *Applier) execute(j *journal, h header, s *staging, log *batchLog, begun *replay) ([]outcome, error) {
-	r := a.newRun(j, h, s, log)
-	defer r.dirs.close()
-	var results []outcome
-	stopped := false
-	if begun != nil {
-		results, r.intents = begun.outcomes, begun.intents
-		for _, o := range results {
-			j.record(h.batch, h.incarnation, o)
-		}
-	}
-	if j != nil {
-		j.noteTrouble(h, results)
-		stopped = j.trouble != nil && !h.bypass
-		if len(results) > 0 && trouble(results[len(results)-1].errno) {
-			stopped = true
-		}
-	}
-	first := len(results)
-	for i := first; i < len(s.manifest.operations); i++ {
-		o := &s.manifest.operations[i]
-		r.doubt = begun != nil && i == first || r.hints != nil
-		result := outcome{seq: o.seq, errno: syscall.ECANCELED}
-		var err error
-		if stopped {
-			err = log.outcome(&result)
-		} else {
-			result, err = r.one(o)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if result.failed() {
-			r.dropContents(o)
-		}
-		results = append(results, result)
-		if j != nil {
-			j.record(h.batch, h.incarnation, result)
-			j.noteOutcome(h, result)
-		} else {
-			r.keepOutcome(result)
-		}
-		stopped = stopped || trouble(result.errno)
-	}
-	if j == nil {
-		return results, nil
-	}
-	return results, a.complete(j, h, s, log)
-}
-
-// complete marks a batch as applied.
-func (a *Applier) complete(j *journal, h header, s *staging, log *batchLog) error {
-	pass("finished")
-	if err := log.end(); err != nil {
-		return err
-	}
-	syscall.Ftruncate(log.fd, log.offset) // gives back the room that was reserved
-	if err := sys.Unlinkat(s.fd, "manifest", 0); err != nil {
-		return err
-	}
-	pass("complete")
-	j.mu.Lock()
-	j.last = h.batch
-	delete(j.hints, h.batch)
-	if _, known := j.logged[h.batch]; !known {
-		j.logged[h.batch] = nil
-	}
-	j.changedLocked()
-	j.mu.Unlock()
-	j.forget(a.boot)
-	if j.trouble == nil {
-		j.setReserve()
-	}
-	return nil
-}
-
 // plain is an apply without a journal.
 func (a *Applier) plain(r *session.Request) ([]byte, error) {
 	s, err := newStaging(a.state.fd)
@@ -512,22 +378,4 @@ func (a *Applier) Detach(r *session.Request) ([]byte, error) {
 		}
 	}
 	return nil, removeTree(a.state.fd, name)
-}
-
-// durableEvery: how often what was applied is brought to stable storage.
-const durableEvery = 5 * time.Second
-
-func (a *Applier) keepDurable() {
-	for {
-		time.Sleep(durableEvery)
-		a.jmu.Lock()
-		var all []*journal
-		for _, j := range a.journals {
-			all = append(all, j)
-		}
-		a.jmu.Unlock()
-		for _, j := range all {
-			a.makeDurable(j, false)
-		}
-	}
 }

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"syscall"
+	"time"
 
 	"sealos.io/devbox-helper/internal/msgpack"
 	"sealos.io/devbox-helper/internal/root"
@@ -120,4 +121,22 @@ func (a *Applier) Sync(r *session.Request) ([]byte, error) {
 		return nil, err
 	}
 	return msgpack.AppendInt(nil, a.Durable()), nil
+}
+
+// durableEvery: how often what was applied is brought to stable storage.
+const durableEvery = 5 * time.Second
+
+func (a *Applier) keepDurable() {
+	for {
+		time.Sleep(durableEvery)
+		a.jmu.Lock()
+		var all []*journal
+		for _, j := range a.journals {
+			all = append(all, j)
+		}
+		a.jmu.Unlock()
+		for _, j := range all {
+			a.makeDurable(j, false)
+		}
+	}
 }
