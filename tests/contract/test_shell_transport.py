@@ -13,7 +13,8 @@ from sealos_devbox._transport.base import FileTransport
 from sealos_devbox._transport.kube.runner import ExecRunner
 from sealos_devbox._transport.shell.transport import open_shell_transport
 from tests.contract.test_exec_channel import TARGET, V4, access_to
-from tests.contract.transport_contract import TransportContract, is_running
+from tests.contract.transport_commands import is_running
+from tests.contract.transport_contract import TransportContract
 from tests.fakes.agent import FakeAgent, agent_client
 from tests.fakes.exec_server import exec_server
 from tests.fakes.shell_runner import LocalRunner
