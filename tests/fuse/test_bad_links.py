@@ -1,9 +1,12 @@
 """A box that is paused, black-holed, restarted, or out of reach: nothing hangs, nothing is lost."""
 
+import array
+import contextlib
 import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from sealos_devbox._transport.helper_bundle import find_helper
 from tests.fuse.conftest import MakeBox
 from tests.support.accounts import Account, as_launcher
+from tests.support.long import LONG
 from tests.support.mounts import PLAIN, MountedBox
 from tests.support.waiting import wait_until
 
@@ -23,6 +27,7 @@ pytestmark = [
 TIMEOUT = 2
 PATIENCE = 25
 """Seconds within which anything that is to end after TIMEOUT has, however busy the machine is."""
+PAUSE = 600 if LONG else 4
 
 
 class Outage:
@@ -200,3 +205,111 @@ def test_a_helper_that_dies_again_and_again(outage: Outage) -> None:
     for number in range(5):
         assert (box.box / f"f{number}").read_bytes() == b"%d" % number * 1000
     assert not list(box.box.glob("*conflict*"))
+
+
+@pytest.mark.timeout(PAUSE + 200)
+def test_a_box_that_is_paused_for_long(outage: Outage) -> None:
+    """Nobody answers and nothing is refused, neither to the old connection nor to a new one."""
+    box = prepared(outage)
+    outage.mark.write_text("hang")
+    paused = box.helpers()
+    outage.signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    written = 0
+    states = set()
+    try:
+        while (passed := time.monotonic() - begun) < PAUSE:
+            name = f"f{written:05}"
+            (box.mount / name).write_bytes(name.encode() * 100)
+            (box.mount / name).rename(box.mount / f"{name}-done")
+            assert (box.mount / "read").read_bytes() == b"known"
+            assert not (box.mount / "missing").exists()
+            assert "gone" in os.listdir(box.mount)
+            written += 1
+            if written % 20 == 1:
+                status = box.status()
+                states.add(status["state"])
+                assert status["pending_operations"] >= 3 * (written - 1)
+                assert status["state_seconds"] <= passed + PATIENCE
+            time.sleep(PAUSE / 300)
+        assert failing(box.mount / "unread") in (errno.EIO, errno.ETIMEDOUT)
+        outage.wait_state("offline")
+        assert b"offline" in box.devboxfs("status", box.mount).stdout
+    finally:
+        outage.end()
+        for pid in paused:
+            with contextlib.suppress(ProcessLookupError):
+                as_launcher(os.kill, pid, signal.SIGCONT)
+    outage.wait_state("online")
+    box.sync()
+    assert "offline" in states or PAUSE < 60
+    done = {f"f{number:05}-done" for number in range(written)}
+    for top in (box.mount, box.box):
+        assert set(os.listdir(top)) == done | {"read", "unread", "gone"}
+        for name in done:
+            assert (top / name).read_bytes() == name[:6].encode() * 100
+    assert (box.mount / "unread").read_bytes() == b"x" * 300_000
+
+
+def until_full(make: Callable[[int], object]) -> int:
+    """How many are made before it is ENOSPC."""
+    for number in range(1000):
+        try:
+            make(number)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return number
+    raise AssertionError("there is no limit")
+
+
+def test_a_journal_at_its_limit(outage: Outage) -> None:
+    """Nothing is accepted any more, nothing that was is lost, and reading goes on."""
+    box = outage.box
+    outage.start("--journal-limit", "64M")
+    (box.mount / "before").write_bytes(b"known")
+    box.sync()
+    outage.begin()
+    outage.wait_state("offline")
+    written = 0
+    with (box.mount / "large").open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 16, 1 << 12, 1 << 8):
+
+            def append(_number: int, size: int = size) -> None:
+                nonlocal written
+                written += file.write(block(written, size))
+
+            until_full(append)
+    assert 50 << 20 < written < 64 << 20
+    # What is smaller finds room for a while.
+    made = until_full(lambda number: (box.mount / f"directory{number}").mkdir())
+    assert made < 20
+    with pytest.raises(OSError, match="No space left"):
+        (box.mount / "before").rename(box.mount / "after")
+    with (box.mount / "before").open("r+b", buffering=0) as file:
+        with pytest.raises(OSError, match="No space left"):
+            file.write(b"KNOWN" * 10)
+        assert file.read() == b"known"
+    assert (box.mount / "large").stat().st_size == written
+    assert box.status()["pending_operations"] > made
+    outage.end()
+    outage.wait_state("online")
+    box.sync()
+    (box.mount / "before").rename(box.mount / "after")
+    box.sync()
+    for top in (box.mount, box.box):
+        assert set(os.listdir(top)) == {"after", "large", *(f"directory{n}" for n in range(made))}
+        assert (top / "after").read_bytes() == b"known"
+        with (top / "large").open("rb") as file:
+            start = 0
+            while found := file.read(1 << 20):
+                assert found == block(start, len(found))
+                start += len(found)
+        assert start == written
+
+
+def block(start: int, size: int) -> bytes:
+    """Part of a content in which each 8 bytes say where they are."""
+    first, last = start // 8, (start + size) // 8 + 1
+    numbers = array.array("Q", range(first, last)).tobytes()
+    return numbers[start % 8 : start % 8 + size]
