@@ -94,6 +94,7 @@ class Node:
         "target",
         "uid",
         "unsynced",
+        "xattr_names",
         "xattrs",
     )
 
@@ -123,6 +124,8 @@ class Node:
         self.content: FileContent | None = None
         self.xattrs: dict[bytes, bytes | None] | None = None
         """Values that were set (None: removed) or fetched."""
+        self.xattr_names: tuple[bytes, ...] | None = None
+        """Those that the box has; None: it was not asked."""
         self.lock: Lock | None = None
         """Set while it is a lock that was made here."""
         self.doubt = Doubt.NONE

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import stat
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
 
 from devboxfs.core.access_time import is_due
-from devboxfs.core.node import Node
+from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.permissions import READ, WRITE, BoxUser
 from devboxfs.vfs.clock import BoxClock
@@ -34,6 +35,8 @@ T = TypeVar("T")
 XATTR_NAME_MAX = 255
 XATTR_SIZE_MAX = 65536
 SELINUX = b"security.selinux"
+XATTR_AHEAD = 64
+"""Objects whose names of extended attributes are asked for at the same time."""
 XATTR_SURE = 2048
 """Bytes of names and values that any file system takes for one object. ext4 has 4 KiB for all."""
 XATTR_CREATE = 1
@@ -86,6 +89,10 @@ class Metadata:
         self.user = user
         self.clock = clock
         self._check_writable = writable
+        self._listed_in: Directory | None = None
+        """Where the names of the last object that was asked about were fetched,"""
+        self._listed_ahead = 0
+        """and of how many of its entries besides."""
         self._usage = usage
         self._usage_until = 0.0
         self._usage_wanted = trio.Event()
@@ -248,18 +255,66 @@ class Metadata:
         return value
 
     async def listxattr(self, node: Node) -> list[bytes]:
-        """Return the names."""
+        """Return the names.
+
+        They are kept until the object changes. Who asks for those of one entry after the other, as
+        ls and cp do, has those of more and more of the next ones asked for at the same time.
+        """
         names: set[bytes] = set()
         if node.box is not None and (node.parent is not None or node.ino == 1):
-            with self._deadline():
-                found = await self._ask(node, lambda transport, path: transport.listxattr(path))
-                names = set(found)
+            found = node.xattr_names
+            if found is None:
+                with self._deadline():
+                    found = await self._fetch_names_with_next(node)
+            names.update(found)
         for name, value in (node.xattrs or {}).items():
             if value is None:
                 names.discard(name)
             else:
                 names.add(name)
         return sorted(n for n in names if n.startswith((b"user.", b"trusted.")))
+
+    async def _fetch_names_with_next(self, node: Node) -> tuple[bytes, ...]:
+        found: tuple[bytes, ...] = ()
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            for other in self._next_asked(node):
+                nursery.start_soon(self._fetch_names_of_next, other)
+            try:
+                found = await self._fetch_names(node)
+            except (OSError, DevboxError) as exc:
+                error = exc
+                nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        return found
+
+    async def _fetch_names_of_next(self, node: Node) -> None:
+        with suppress(OSError, DevboxError):  # whoever asks for it will hear
+            await self._fetch_names(node)
+
+    async def _fetch_names(self, node: Node) -> tuple[bytes, ...]:
+        before = node.box
+        found = await self._ask(node, lambda transport, path: transport.listxattr(path))
+        names = tuple(found)
+        if node.box is before and (node.parent is not None or node.ino == 1):
+            node.xattr_names = names
+        return names
+
+    def _next_asked(self, node: Node) -> list[Node]:
+        """Return the entries behind one in its directory that are likely to be asked for next."""
+        parent = node.parent
+        if parent is None or parent is not self._listed_in:
+            self._listed_in, self._listed_ahead = parent, 0
+            return []
+        self._listed_ahead = min(2 * self._listed_ahead + 1, XATTR_AHEAD)
+        behind = itertools.dropwhile(lambda other: other is not node, parent.children.values())
+        unknown = (
+            other
+            for other in itertools.islice(behind, 1, None)
+            if other.xattr_names is None and other.box is not None and not other.pending
+        )
+        return list(itertools.islice(unknown, self._listed_ahead))
 
     async def setxattr(self, node: Node, name: bytes, value: bytes | None, flags: int = 0) -> None:
         """Set a value, None removes it. Flags as setxattr(2).

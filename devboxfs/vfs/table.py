@@ -316,6 +316,7 @@ class Table:
                 node.box = seen  # else keep the digest: the content cache knows the version with it
             return
         node.box = seen
+        node.xattrs = node.xattr_names = None  # a change of them moves ctime and nothing else
         doubt, node.doubt = node.doubt, Doubt.NONE
         if doubt is Doubt.TOUCHED and old is not None and _agrees(node, old, attr):
             # What is shown stays, and what is cached stays good.
@@ -350,7 +351,6 @@ class Table:
         node.show(attr)
         if not news:
             node.atime_ns = accessed  # the box knows nothing of reads through the mount
-        node.xattrs = None
         if changed:
             node.content = None
         self.kernel.inode(node, content=changed)
