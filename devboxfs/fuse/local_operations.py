@@ -191,7 +191,7 @@ class LocalOperations(DevboxOperations):
         self._local.remove_root(root)
         # What the box has under this name may be shown now.
         if directory.hidden and name in directory.hidden:
-            self._fs.remote.request_rescan(directory)
+            self._fs.remote.listings.request_rescan(directory)
 
     @handler
     async def rename(

@@ -14,7 +14,7 @@ import trio
 
 from devboxfs.core.node import Node
 from devboxfs.vfs.link import BoxLink
-from devboxfs.vfs.remote import NAMESPACE_TIMEOUT
+from devboxfs.vfs.listings import NAMESPACE_TIMEOUT
 from devboxfs.writeback.writeback import WriteBack
 
 __all__ = ["Consistency"]

@@ -21,10 +21,10 @@ from devboxfs.core.ops import Blob, Kind, Operation, Source
 from devboxfs.core.permissions import READ, WRITE, BoxUser
 from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.listings import Listings
 from devboxfs.vfs.namespace import Namespace, Owner, oserror
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.reader import Reader
-from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.scratch import ScratchFile
 from devboxfs.writeback.limits import INLINE_LIMIT
 from devboxfs.writeback.writeback import WriteBack
@@ -74,7 +74,7 @@ class Content:
     def __init__(
         self,
         namespace: Namespace,
-        remote: Remote,
+        listings: Listings,
         reader: Reader,
         pending: Pending,
         writeback: WriteBack,
@@ -89,7 +89,7 @@ class Content:
         self._journal_suffices = journal_suffices
         """When the box cannot be reached, fsync takes the disk of this machine for good enough."""
         self.namespace = namespace
-        self.remote = remote
+        self.listings = listings
         self.reader = reader
         self.pending = pending
         self.writeback = writeback
@@ -150,7 +150,7 @@ class Content:
                 if node.box.version == version:
                     return
                 continue
-            await self.remote.refresh(node)
+            await self.listings.refresh(node)
             if node.parent is None:
                 break
         raise oserror(errno.ESTALE)
@@ -202,7 +202,7 @@ class Content:
                     raise
             # The box has another version, or the file elsewhere, than the table: find out, then
             # read that.
-            await self.remote.refresh(node)
+            await self.listings.refresh(node)
         raise oserror(errno.ESTALE)
 
     async def _read_overlaid(

@@ -105,7 +105,7 @@ class FileSystem:
         self.locks = GitLocks(self.table, self.remote, self.pending, link)
         self.namespace = Namespace(
             self.table,
-            self.remote,
+            self.remote.listings,
             self.pending,
             self.user,
             self.clock,
@@ -123,7 +123,7 @@ class FileSystem:
         )
         self.content = Content(
             self.namespace,
-            self.remote,
+            self.remote.listings,
             self.reader,
             self.pending,
             writeback,
@@ -143,7 +143,7 @@ class FileSystem:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the tasks below the handlers."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.remote.run)
+            nursery.start_soon(self.remote.listings.run)
             nursery.start_soon(self.metadata.run)
             nursery.start_soon(self.cache.run)
             await nursery.start(self.reader.run)
@@ -159,7 +159,7 @@ class FileSystem:
         self.visibility.store.moved(old, new)
         if self.visibility.anchored:
             # What is shown of it may be something else at its new place.
-            self.remote.rescan_all(self.table.resolve(old))
+            self.remote.listings.rescan_all(self.table.resolve(old))
 
     def check_writable(self, needs_space: bool) -> None:
         """Refuse a change before it is accepted.

@@ -18,8 +18,9 @@ import trio
 from devboxfs.core.git_paths import INDEX, LockKind, is_lock_name, lock_kind
 from devboxfs.core.node import Directory, Lock, Node
 from devboxfs.vfs.link import BoxLink, LinkState
+from devboxfs.vfs.listings import NAMESPACE_TIMEOUT
 from devboxfs.vfs.pending import Pending
-from devboxfs.vfs.remote import NAMESPACE_TIMEOUT, Remote
+from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import Table
 
 __all__ = ["GitLocks", "LockStatistics"]
@@ -71,7 +72,7 @@ class GitLocks:
         holders: list[Container[bytes]] = []
         above: Directory | None = directory
         while above is not None:
-            await self.remote.load(above)
+            await self.remote.listings.load(above)
             holders.append(above.children)
             above = above.parent
         kind = lock_kind(name, holders, directory.name)

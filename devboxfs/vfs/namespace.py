@@ -18,9 +18,9 @@ from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.permissions import EXECUTE, WRITE, BoxUser
 from devboxfs.vfs.clock import BoxClock
 from devboxfs.vfs.consistency import Consistency
+from devboxfs.vfs.listings import Listings
 from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.pending import Pending
-from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import Table
 from sealos_devbox import Attributes
 
@@ -51,7 +51,7 @@ class Namespace:
     def __init__(
         self,
         table: Table,
-        remote: Remote,
+        listings: Listings,
         pending: Pending,
         user: BoxUser,
         clock: BoxClock,
@@ -60,7 +60,7 @@ class Namespace:
         consistency: Consistency,
     ) -> None:
         self.table = table
-        self.remote = remote
+        self.listings = listings
         self.pending = pending
         self.user = user
         self.clock = clock
@@ -81,13 +81,13 @@ class Namespace:
             return None
         node = directory.children.get(name)
         if node is None and not directory.complete:
-            await self.remote.load(directory)
+            await self.listings.load(directory)
             node = directory.children.get(name)
         return node
 
     async def entries(self, directory: Directory) -> list[tuple[bytes, Node]]:
         """Return all entries in the table's order."""
-        await self.remote.load(directory)
+        await self.listings.load(directory)
         return list(directory.children.items())
 
     # -- making ------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class Namespace:
         """Remove an empty directory."""
         node = await self.child(directory, name)
         if isinstance(node, Directory) and not node.complete:
-            await self.remote.load(node)
+            await self.listings.load(node)
             node = directory.children.get(name)
         # No await until it is in the table.
         if node is None:
@@ -301,7 +301,7 @@ class Namespace:
         there = await self.child(target, new)
         await self.locks.before_rename(source, old, target, new)
         if isinstance(there, Directory) and not there.complete and not flags & RENAME_EXCHANGE:
-            await self.remote.load(there)
+            await self.listings.load(there)
         # No await until it is in the table.
         node, there = source.children.get(old), target.children.get(new)
         if node is None:

@@ -105,7 +105,7 @@ class Table:
         self.nodes: dict[int, Node] = {ROOT_INO: self.root}
         self.by_oid: dict[int, Node] = {}
         self.rescan: Callable[[Directory], None] = lambda _directory: None
-        """Asks for a listing of a directory whose state is in doubt; set by vfs/remote.py."""
+        """Asks for a listing of a directory whose state is in doubt; set by vfs/listings.py."""
         self.hides: Callable[[Directory, bytes, Attributes], bool] | None = None
         """Whether an object of the box is not shown (vfs/visibility.py); None: none is hidden."""
         self.moved: Callable[[bytes, bytes], None] = lambda _old, _new: None

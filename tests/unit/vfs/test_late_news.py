@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,9 +11,10 @@ import trio.testing
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.ops import Kind, Operation
+from devboxfs.vfs.listings import ASKED_AGAIN
 from devboxfs.vfs.remote import Remote
 from devboxfs.writeback.seams import Settled
-from sealos_devbox import Attributes, BoxFileError, Event
+from sealos_devbox import Attributes, BoxFileError, DirectoryRecord, Event
 from tests.unit.vfs.test_settling import Mount
 from tests.unit.vfs.test_table import DIRECTORY, attributes, listing
 
@@ -57,7 +59,8 @@ class Box(Mount):
         self.a_x, self.b_x = self.a.children[b"x"], self.b.children[b"x"]
         self.link = Link()
         self.remote = Remote(self.table, cast(Any, self.link), self.pending, cast(Any, None))
-        self.table.rescan = self.remote.request_rescan = self.rescans.append  # type: ignore[method-assign]
+        self.listings = self.remote.listings
+        self.table.rescan = self.listings.request_rescan = self.rescans.append  # type: ignore[method-assign]
 
     def directory(self, name: bytes) -> Directory:
         node = self.table.root.children[name]
@@ -118,6 +121,17 @@ def test_an_event_of_another_directory_is_none_of_that(box: Box) -> None:
     assert box.rescans == []
 
 
+def test_what_left_for_a_name_that_another_directory_has_got_here(box: Box) -> None:
+    """Where it went is for listings to say, and so is that it left."""
+    box.hear(2, b"other", attributes(30, mode=DIRECTORY, nlink=2))
+    other = box.directory(b"other")
+    listing(box.table, other, {b"z": attributes(31)})
+    box.exchange()
+    box.remote._take([Event(3, b"a/z", 2, attributes(31), b"other/z")])
+    assert set(box.rescans) == {box.a, box.b, other}
+    assert b"z" not in {**box.a.children, **box.b.children}
+
+
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_listing_that_a_rename_overtakes_is_repeated(box: Box, refused: bool) -> None:
     box.a.complete = False
@@ -131,10 +145,67 @@ def test_a_listing_that_a_rename_overtakes_is_repeated(box: Box, refused: bool) 
         return 5, A, [(b"x", attributes(11, size=5, time=2))]
 
     box.link.answer = answer
-    trio.run(box.remote._list, box.a)
+    trio.run(box.listings._list, box.a)
     assert box.link.listed == [b"a", b"b"]
     assert box.a.children == {b"x": box.a_x}
     assert box.sizes() == (5, 0)
+
+
+def test_a_look_that_a_rename_overtakes_says_nothing(box: Box) -> None:
+    async def answer(_path: bytes) -> object:
+        box.settle(box.exchange(), event=4)
+        return 5, B_X  # which has that path by now
+
+    box.link.answer = answer
+    trio.run(box.listings.refresh, box.a_x)
+    assert (box.a.children, box.b.children) == ({b"x": box.a_x}, {b"x": box.b_x})
+    assert box.a_x.box == A_X
+
+
+def test_a_look_waits_for_renames_of_directories(box: Box) -> None:
+    """Until the box knows of them, its paths are not those that are shown."""
+    asked: list[bytes] = []
+
+    async def answer(path: bytes) -> object:
+        asked.append(path)
+        return 5, attributes(11, size=5, time=2)
+
+    async def look() -> None:
+        seq = box.exchange()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.listings.refresh, box.a_x)
+            await trio.testing.wait_all_tasks_blocked()
+            assert asked == []
+            box.settle(seq, event=4)
+
+    box.link.answer = answer
+    trio.run(look)
+    assert asked == [b"b/x"]
+    assert box.sizes() == (5, 0)
+
+
+def test_a_snapshot_that_a_rename_overtakes(box: Box) -> None:
+    """What it says of a path is from before the rename, or from after it: a listing decides."""
+
+    class Records:
+        async def __aenter__(self) -> Records:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def receive(self) -> list[DirectoryRecord] | None:
+            if box.a.name == b"b":
+                return None
+            box.settle(box.exchange(), event=4)
+            return [DirectoryRecord(3, b"a", True, [(b"x", attributes(11, size=5, time=2))])]
+
+    box.link.snapshot = lambda *_, **__: Records()  # type: ignore[attr-defined]
+    box.remote.visibility = cast(Any, SimpleNamespace(prune=None))
+    trio.run(box.remote._snapshot, cast(Any, box.link))
+    assert (box.a.children, box.b.children) == ({b"x": box.a_x}, {b"x": box.b_x})
+    assert box.sizes() == (0, 0)
+    assert box.b in box.rescans
 
 
 def test_a_directory_without_a_name_is_empty(box: Box) -> None:
@@ -142,7 +213,7 @@ def test_a_directory_without_a_name_is_empty(box: Box) -> None:
     box.a.lookups = 1
     box.table.remove_remote(box.table.root, b"a")
     box.a.complete = False
-    trio.run(box.remote._list, box.a)
+    trio.run(box.listings._list, box.a)
     assert (box.link.listed, box.a.children, box.a.complete) == ([], dict[bytes, Node](), True)
 
 
@@ -176,10 +247,10 @@ class Tree:
 
 async def with_rescans(box: Box, function: Any, *arguments: object) -> None:
     """Call something while directories are listed again, and until they are."""
-    del box.remote.request_rescan  # type: ignore[method-assign]
-    box.table.rescan = box.remote.request_rescan
+    del box.listings.request_rescan  # type: ignore[method-assign]
+    box.table.rescan = box.listings.request_rescan
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(box.remote.run)
+        nursery.start_soon(box.listings.run)
         await trio.testing.wait_all_tasks_blocked()
         await function(*arguments)
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -190,7 +261,7 @@ def test_a_name_that_the_box_lacks(box: Box) -> None:
     tree = Tree(box)
     tree.listings[b"a"] = (A, [])
     with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Stale")):
-        trio.run(with_rescans, box, box.remote.refresh, box.a_x)
+        trio.run(with_rescans, box, box.listings.refresh, box.a_x)
     assert b"x" not in box.a.children
     assert box.link.listed == [b"a"]
 
@@ -206,7 +277,7 @@ def test_a_name_that_is_back_when_the_box_is_heard_to_lack_it(box: Box) -> None:
 
     tree.then = back
     with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Stale")):
-        trio.run(with_rescans, box, box.remote.refresh, box.a_x)
+        trio.run(with_rescans, box, box.listings.refresh, box.a_x)
     assert box.a.children[b"x"].size == 5
 
 
@@ -220,13 +291,13 @@ def test_a_name_in_a_directory_that_comes_back(box: Box) -> None:
             tree.listings[b"a"] = missing
 
     tree.then = back
-    trio.run(with_rescans, box, box.remote.refresh, box.a_x)
+    trio.run(with_rescans, box, box.listings.refresh, box.a_x)
     assert box.a.children[b"x"] is box.a_x
     assert box.link.listed == [b"a", b"", b"a"]
 
 
 async def asked_for(box: Box, directory: Directory) -> None:
-    box.remote.request_rescan(directory)
+    box.listings.request_rescan(directory)
 
 
 def test_a_directory_that_the_box_lacks(box: Box) -> None:
@@ -263,6 +334,22 @@ def test_a_directory_that_stays_away_while_its_parent_lists_it(box: Box) -> None
     assert box.link.listed == [b"a", b""] * 3 + [b"a"]
 
 
+def test_a_directory_of_which_an_event_says_that_it_is_back(box: Box) -> None:
+    """The box lacks it once more than is believed, and the event has passed that answer."""
+    tree = Tree(box)
+    missing = tree.listings.pop(b"a")
+
+    def back(path: bytes) -> None:
+        if path == b"a" and box.link.listed.count(path) == ASKED_AGAIN + 1:
+            box.hear(3, b"a", A)
+            tree.listings[b"a"] = missing
+
+    tree.then = back
+    trio.run(with_rescans, box, asked_for, box, box.a)
+    assert box.table.root.children[b"a"] is box.a
+    assert box.a.children[b"x"] is box.a_x
+
+
 def overflow(box: Box, number: int, path: bytes = b"") -> None:
     box.remote._take([Event(number, path, 0x4000, None, None)])
 
@@ -288,10 +375,10 @@ def test_a_listing_that_an_overflow_overtakes_is_repeated(box: Box, path: bytes)
         return event, *there
 
     box.link.answer = answer
-    trio.run(with_rescans, box, box.remote.load, box.a)
+    trio.run(with_rescans, box, box.listings.load, box.a)
     assert set(box.a.children) == {b"x", b"new"}
     assert box.link.listed.count(b"a") == 2
-    assert not box.remote._missed
+    assert not box.listings.missed
 
 
 def test_an_overflow_elsewhere_repeats_no_listing(box: Box) -> None:
