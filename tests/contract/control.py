@@ -10,7 +10,9 @@ from sealos_devbox import AsyncDevbox, DevboxConfig, Timeouts
 from sealos_devbox._async import creation, lifecycle, releases
 from sealos_devbox._async.control import boundary, http
 from sealos_devbox._planning.retry import RetryPolicy
-from tests.fakes.control_plane import KUBECONFIG, ControlPlane, serving
+from tests.fakes.control_documents import KUBECONFIG
+from tests.fakes.control_plane import ControlPlane
+from tests.fakes.control_serving import serving
 
 TIMEOUTS = Timeouts(connect=5, request=5, idle=5, total=20)
 

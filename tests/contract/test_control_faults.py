@@ -32,17 +32,17 @@ from sealos_devbox import (
 )
 from sealos_devbox._planning import kubeconfig
 from tests.contract.control import client, control_plane, quick
-from tests.fakes.control_plane import (
+from tests.fakes.control_documents import (
     AGENT_TOKEN,
     HTML_ERROR,
     KUBECONFIG,
     PEM,
     TOKEN,
-    ControlPlane,
     Reply,
     envelope,
-    serving,
 )
+from tests.fakes.control_plane import ControlPlane
+from tests.fakes.control_serving import serving
 
 __all__ = ["quick"]
 

@@ -15,7 +15,8 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from tests.contract.control import client
-from tests.fakes.control_plane import TOKEN, ControlPlane
+from tests.fakes.control_documents import TOKEN
+from tests.fakes.control_plane import ControlPlane
 
 SEEN: list[str] = []
 

@@ -27,7 +27,8 @@ from sealos_devbox import (
     ServerError,
 )
 from tests.contract.control import client, control_plane, quick
-from tests.fakes.control_plane import HTML_ERROR, KUBECONFIG, PEM, ControlPlane, Reply, envelope
+from tests.fakes.control_documents import HTML_ERROR, KUBECONFIG, PEM, Reply, envelope
+from tests.fakes.control_plane import ControlPlane
 
 __all__ = ["quick"]
 

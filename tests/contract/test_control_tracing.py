@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sealos_devbox import ServerError
 from sealos_devbox._async.control import tracing
 from tests.contract.control import client, control_plane, quick
-from tests.fakes.control_plane import HTML_ERROR, TOKEN
+from tests.fakes.control_documents import HTML_ERROR, TOKEN
 
 __all__ = ["quick"]
 

@@ -8,7 +8,8 @@ import pytest
 
 from sealos_devbox import AsyncDevbox, ConfigurationError, DevboxConfig, write_profile
 from tests.contract.control import TIMEOUTS, control_plane, quick
-from tests.fakes.control_plane import KUBECONFIG, TOKEN, ControlPlane
+from tests.fakes.control_documents import KUBECONFIG, TOKEN
+from tests.fakes.control_plane import ControlPlane
 
 __all__ = ["quick"]
 

@@ -1,76 +1,35 @@
-"""A control plane with the traps of the real one, on a real socket of this machine.
+"""A control plane with the traps of the real one.
 
 Time is counted in looks, not in seconds: a box that was asked to change is on its way for as many
 looks at it as `steps` says. Faults are queued for requests that match, in order; one can be raised
 after the request was carried out, which is what makes a create ambiguous.
 """
 
-import base64
 import json
 import re
-import socket
-import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6InNlY3JldCJ9.the-token-of-the-test"
-AGENT_TOKEN = "bcdfghjklmnpqrstvwxzbcdfghjklmnp"
-PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\nZmFrZQ==\n-----END OPENSSH PRIVATE KEY-----\n"
-TEMPLATES = ["python", "node.js", "go", "cpp", "debian-ssh", "ubuntu"]
-
-KUBECONFIG = f"""
-apiVersion: v1
-kind: Config
-clusters:
-- name: other
-  cluster: {{server: "https://other.example:6443"}}
-- name: sealos
-  cluster:
-    server: https://127.0.0.1:6443
-    certificate-authority-data: {base64.b64encode(b"certificate " * 500).decode()}
-users:
-- name: other
-  user: {{token: not-this-token}}
-- name: me
-  user: {{token: "{TOKEN}"}}
-contexts:
-- name: other
-  context: {{cluster: other, user: other, namespace: ns-other}}
-- name: mine
-  context: {{cluster: sealos, user: me, namespace: ns-mine}}
-current-context: mine
-"""
-
-
-@dataclass
-class Reply:
-    status: int = 200
-    body: Any = None
-    content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
-    """Close the connection in the middle of the body."""
-    slow: float = 0.0
-    """Seconds before the second half of the body."""
-
-    def encoded(self) -> bytes:
-        if self.body is None:
-            return b""
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-
-
-HTML_ERROR = Reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")
-
-
-def envelope(code: int, data: Any = None, message: str = "", text: str = "") -> Reply:
-    return Reply(code, {"code": code, "statusText": text, "message": message, "data": data})
+from tests.fakes.control_documents import (
+    PEM,
+    TEMPLATES,
+    TOKEN,
+    FakeBox,
+    Reply,
+    detail,
+    encoded,
+    envelope,
+    flat_detail,
+    listed,
+    not_there,
+    opened,
+    template,
+    v2_error,
+)
 
 
 @dataclass
@@ -79,40 +38,6 @@ class Fault:
     path: str
     reply: Reply
     after: bool
-
-
-@dataclass
-class FakeBox:
-    name: str
-    uid: str
-    runtime: str = "python"
-    cpu: float = 1
-    memory: float = 2
-    phase: str = "Running"
-    desired: str = "Running"
-    steps: int = 0
-    agent_steps: int = 0
-    ports: list[dict[str, Any]] = field(default_factory=list)
-    env: list[dict[str, Any]] = field(default_factory=list)
-    releases: list[dict[str, Any]] = field(default_factory=list)
-    template_gone: bool = False
-    storage: str = "10Gi"
-
-    def look(self) -> None:
-        """Let the time of one look pass."""
-        if self.steps > 0:
-            self.steps -= 1
-        elif self.phase != self.desired:
-            self.phase = self.desired
-            if self.phase == "Stopped":
-                for release in self.releases:
-                    release["status"] = {"value": "Success", "label": "Success"}
-        elif self.phase == "Running" and self.agent_steps > 0:
-            self.agent_steps -= 1
-
-    @property
-    def committing(self) -> bool:
-        return self.phase in ("Stopping", "Shutting")
 
 
 class ControlPlane:
@@ -484,170 +409,3 @@ class ControlPlane:
             box.agent_steps -= 1
             return Reply(502, b"httpgate: nothing listens", "text/plain")
         return Reply(200, {"status": 0, "healthStatus": "ok"})
-
-
-def not_there() -> Reply:
-    return Reply(404, b"<!DOCTYPE html><html>404: This page could not be found</html>", "text/html")
-
-
-def v2_error(status: int, kind: str, code: str, message: str) -> Reply:
-    return Reply(status, {"error": {"type": kind, "code": code, "message": message}})
-
-
-def encoded(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def template(runtime: str) -> dict[str, Any]:
-    config = {
-        "user": "devbox",
-        "workingDir": "/home/devbox/project",
-        "releaseCommand": ["/bin/bash", "-c"],
-        "releaseArgs": ["/home/devbox/project/entrypoint.sh"],
-        "appPorts": [{"name": "devbox-app-port", "port": 8080, "protocol": "TCP"}],
-    }
-    return {"runtime": runtime, "config": config}
-
-
-def listed(box: FakeBox) -> dict[str, Any]:
-    resources = {"cpu": box.cpu * 1000, "memory": box.memory * 1024}
-    return {
-        "name": box.name,
-        "uid": box.uid,
-        "resourceType": "devbox",
-        "runtime": box.runtime,
-        "status": box.phase,
-        "resources": resources,
-    }
-
-
-def opened(box: FakeBox, port: dict[str, Any]) -> dict[str, Any]:
-    number, public = port["number"], port.get("exposesPublicDomain", True)
-    found = {
-        "number": number,
-        "portName": f"port-{number}",
-        "protocol": port.get("protocol", "HTTP"),
-        "exposesPublicDomain": public,
-        "privateAddress": f"http://{box.name}.ns-mine:{number}",
-    }
-    if public:
-        found["publicAddress"] = f"https://p{number}.usw.sealos.io"
-    return found
-
-
-def detail(box: FakeBox) -> dict[str, Any]:
-    ready = box.phase == "Running" and box.agent_steps == 0
-    return {
-        "name": box.name,
-        "uid": box.uid,
-        "resourceType": "devbox",
-        "runtime": box.runtime,
-        "image": f"registry.example/devbox/{box.runtime}:3.12",
-        "status": box.phase,
-        "resources": {"cpu": box.cpu, "memory": box.memory},
-        "ssh": {
-            "host": "usw.sealos.io",
-            "port": 0,
-            "user": "devbox",
-            "workingDir": "/home/devbox/project",
-            "privateKey": encoded(PEM),
-        },
-        "env": box.env,
-        "ports": box.ports,
-        "pods": [{"name": box.name, "status": "Running"}] if box.phase == "Running" else [],
-        "operationalStatus": {
-            "phase": box.phase,
-            "network": {"type": "SSHGate", "uniqueID": f"id-of-{box.name}" if ready else ""},
-        },
-        "agentServer": {
-            "url": f"id-of-{box.name}" if ready else "",
-            "token": encoded(AGENT_TOKEN),
-        },
-    }
-
-
-def flat_detail(box: FakeBox) -> dict[str, Any]:
-    return {
-        "id": box.uid,
-        "name": box.name,
-        "status": box.phase,
-        "createTime": "2026-01-12T07:00:02Z",
-        "imageName": "registry.example/devbox/python:3.12",
-        "cpu": box.cpu * 1000,
-        "memory": box.memory * 1024,
-        "networks": box.ports,
-        "sshPort": 30022,
-        "base64PrivateKey": encoded(PEM),
-        "userName": "devbox",
-        "workingDir": "/home/devbox/project",
-        "domain": "old.sealos.io",
-    }
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Else each answer waits for the acknowledgement of its head.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    plane: ControlPlane
-
-    def handle_one_request(self) -> None:
-        try:
-            super().handle_one_request()
-        except (ConnectionError, TimeoutError, ssl.SSLError, ValueError):
-            self.close_connection = True
-
-    def _handle(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = self.plane.answer(self.command, self.path, headers, raw)
-        body = reply.encoded()
-        self.send_response(reply.status)
-        if body:
-            self.send_header("Content-Type", reply.content_type)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        half = len(body) // 2
-        self.wfile.write(body[:half])
-        if reply.cut or reply.slow:
-            self.wfile.flush()
-        if reply.cut:
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-            return
-        if reply.slow:
-            threading.Event().wait(reply.slow)
-        self.wfile.write(body[half:])
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that went away."""
-
-
-@contextmanager
-def serving(plane: ControlPlane, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Serve it, and yield its address."""
-    handler = type("Handler", (_Handler,), {"plane": plane})
-    server = _Server(("127.0.0.1", 0), handler)
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    scheme = "https" if context else "http"
-    plane.address = f"{scheme}://127.0.0.1:{server.server_port}"
-    try:
-        yield plane.address
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -8,7 +8,7 @@ import pytest
 
 from sealos_devbox import ConfigurationError
 from sealos_devbox._planning import kubeconfig
-from tests.fakes.control_plane import KUBECONFIG, TOKEN
+from tests.fakes.control_documents import KUBECONFIG, TOKEN
 
 
 def no_files(path: str) -> bytes:
