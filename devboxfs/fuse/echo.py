@@ -30,7 +30,8 @@ import trio
 
 from devboxfs.core.git_tree import in_git_directory
 from devboxfs.core.node import Directory, Node
-from devboxfs.vfs.table import ROOT_INO, Watchers
+from devboxfs.vfs.nodes import ROOT_INO
+from devboxfs.vfs.observers import Watchers
 
 __all__ = ["Echo", "EchoStatistics", "Token"]
 

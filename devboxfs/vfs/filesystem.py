@@ -28,12 +28,14 @@ from devboxfs.vfs.local_tree import LocalTrees
 from devboxfs.vfs.locks import GitLocks
 from devboxfs.vfs.metadata import AttributeChange, Metadata
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, Namespace, oserror
+from devboxfs.vfs.nodes import InodeNumbers
+from devboxfs.vfs.observers import Kernel
 from devboxfs.vfs.ownership import Caller
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.reader import Reader
 from devboxfs.vfs.reading_order import ReadingOrder
 from devboxfs.vfs.remote import Remote
-from devboxfs.vfs.table import InodeNumbers, Kernel, Table
+from devboxfs.vfs.table import Table
 from devboxfs.vfs.visibility import Visibility
 from devboxfs.writeback.writeback import WriteBack
 from sealos_devbox import Attributes, FileTransport

@@ -25,7 +25,7 @@ import trio
 from devboxfs.core.node import Directory
 from devboxfs.vfs.metadata import AttributeChange
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, oserror
-from devboxfs.vfs.table import ROOT_INO
+from devboxfs.vfs.nodes import ROOT_INO
 from devboxfs.vfs.visibility import Visibility
 
 __all__ = ["LOCAL_INO", "LocalFile", "LocalNode", "LocalTrees", "Maker"]

@@ -4,106 +4,42 @@ Every known object and name, and the rules by which the box's news and our own c
 
 Everything here is synchronous: a caller sees the table before or after a change, never in between.
 After a change that the kernel may have cached, the kernel is told through `Kernel`, which only
-queues (fuse/notify.py): the table changes first, always. It is one file, although a long one,
-because each rule reads and writes the state of the others.
+queues (fuse/notify.py): the table changes first, always. The rules are one file, although a long
+one, because each reads and writes the state of the others.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from devboxfs.core.event_log import OWN, EventLog
 from devboxfs.core.git_tree import replaces_files
 from devboxfs.core.node import Directory, Doubt, Node
+from devboxfs.vfs.nodes import InodeNumbers, Nodes, same_object
+from devboxfs.vfs.observers import Kernel, Watchers
 from sealos_devbox import Attributes, Version
 
-__all__ = ["ROOT_INO", "InodeNumbers", "Kernel", "Table", "Watchers"]
+__all__ = ["Table"]
 
-ROOT_INO = 1
-PRIVATE_INO = 1 << 48
-"""Inode numbers from here upwards are ours (writeback/identities.py)."""
 IN_MODIFY, IN_MOVED_TO = 0x2, 0x80
 
 
-class Kernel(Protocol):
-    """What the kernel may have cached and has to forget. All only queue."""
-
-    def entry(self, directory: Node, name: bytes) -> None:
-        """Forget the name, or that it is absent."""
-        ...
-
-    def replaced(self, directory: Node, name: bytes, node: Node) -> None:
-        """Tell who watches the node itself that it is gone; before its name is forgotten."""
-        ...
-
-    def inode(self, node: Node, *, content: bool) -> None:
-        """Forget the attributes; with `content` the pages too."""
-        ...
-
-
-class Watchers:
-    """Who wants to hear of the box's news besides; this one does not.
-
-    True: makes the kernel know the new state of the names itself.
-    """
-
-    mask: int | None = None
-    """inotify's bits in the event that is being worked in; None for a listing."""
-
-    def appeared(self, directory: Directory, name: bytes, node: Node) -> bool:
-        """A name has come."""
-        return False
-
-    def vanishing(self, directory: Directory, name: bytes, node: Node) -> bool:
-        """A name, with all that lies below it, is about to be taken away."""
-        return False
-
-    def moving(
-        self, source: Directory, old: bytes, target: Directory, new: bytes, node: Node
-    ) -> bool:
-        """A name is about to be moved, over what may be there."""
-        return False
-
-    def changed(self, node: Node, *, content: bool) -> None:
-        """An object has other attributes, or other content."""
-
-
-class InodeNumbers(Protocol):
-    """Shown inode numbers that outlive a mount."""
-
-    def shown(self, attr: Attributes) -> tuple[int, int] | None:
-        """Return (shown ino, shown ctime_ns) of what a flush of ours left in this state."""
-        ...
-
-    def next_ino(self) -> int:
-        """Return a number that was never given before."""
-        ...
-
-    def record(self, attr: Attributes, shown_ino: int, shown_ctime_ns: int) -> None:
-        """Remember how an object is shown; written behind."""
-        ...
-
-
-class Table:
-    """Nodes by number, names by directory."""
+class Table(Nodes):
+    """Nodes by number, names by directory, and the rules for both."""
 
     def __init__(self, root: Attributes, numbers: InodeNumbers, kernel: Kernel) -> None:
-        self.numbers = numbers
+        super().__init__(root, numbers)
         self.kernel = kernel
         self.watchers = Watchers()
         self.log = EventLog()
-        self.root = Directory(ROOT_INO, root, root)
         self._ahead: dict[tuple[int, bytes], int] = {}
         """Names whose outcome is younger than events that are still on their way: which ones."""
         self._heard = 0
         self.root_gone = False
         """Whether the directory that is mounted was removed in the box."""
-        self.nodes: dict[int, Node] = {ROOT_INO: self.root}
-        self.by_oid: dict[int, Node] = {}
         self.rescan: Callable[[Directory], None] = lambda _directory: None
         """Asks for a listing of a directory whose state is in doubt; set by vfs/listings.py."""
         self.hides: Callable[[Directory, bytes, Attributes], bool] | None = None
@@ -112,136 +48,6 @@ class Table:
         """Hears of every directory that has got another path, and which."""
         self.touched: Callable[[Version, Version], None] = lambda _old, _new: None
         """Hears of objects that have another version in the box, and the same content."""
-        self._by_box_ino: dict[int, Node] = {}
-        """Objects shown under another number than the box's: to know further names of them."""
-
-    # -- numbers and names -------------------------------------------------------------------------
-
-    def adopt(self, attr: Attributes) -> Node:
-        """Return the node for an object of the box.
-
-        A known one for another name of it, else a new one.
-        """
-        is_dir = stat.S_ISDIR(attr.mode)
-        known = self._linked(attr)
-        if known is not None:
-            return known
-        shown = self.numbers.shown(attr)
-        ino = shown[0] if shown is not None else attr.ino
-        if ino in self.nodes or ino <= ROOT_INO or (shown is None and ino >= PRIVATE_INO):
-            ino = self.numbers.next_ino()
-        node = Directory(ino, attr, attr) if is_dir else Node(ino, attr, attr)
-        if shown is not None:
-            node.ctime_ns = shown[1]
-        self.nodes[ino] = node
-        if not is_dir and ino != attr.ino:
-            self._by_box_ino[attr.ino] = node
-        return node
-
-    def create(self, attr: Attributes) -> Node:
-        """Make a node for an object that the box does not have yet."""
-        ino = self.numbers.next_ino()
-        node = Directory(ino, attr, None) if stat.S_ISDIR(attr.mode) else Node(ino, attr, None)
-        if isinstance(node, Directory):
-            node.complete = True
-        self.nodes[ino] = node
-        return node
-
-    def attach(self, directory: Directory, name: bytes, node: Node) -> None:
-        """Give the object a name; one that stands there is detached."""
-        there = directory.children.get(name)
-        if there is node:
-            return
-        if there is not None:
-            self.detach(directory, name)
-        directory.children[name] = node
-        if node.parent is None:
-            node.parent, node.name = directory, name
-        else:
-            if node.links is None:
-                node.links = [(node.parent, node.name)]
-            node.links.append((directory, name))
-
-    def detach(self, directory: Directory, name: bytes) -> Node:
-        """Take a name away. The node lives on while the kernel or an open file refers to it."""
-        node = directory.children.pop(name)
-        if node.links is not None:
-            node.links.remove((directory, name))
-            if node.parent is directory and node.name == name:
-                node.parent, node.name = node.links[0]
-            if len(node.links) == 1:
-                node.links = None
-        else:
-            node.parent, node.name = None, b""
-            self.drop_if_unused(node)
-        return node
-
-    def drop_if_unused(self, node: Node) -> None:
-        """Forget a node that has no name and that nobody refers to."""
-        if (
-            node.parent is None
-            and node is not self.root
-            and node.lookups <= 0
-            and node.opens <= 0
-            and not node.pending
-        ):
-            self.nodes.pop(node.ino, None)
-            if node.box is not None and self._by_box_ino.get(node.box.ino) is node:
-                del self._by_box_ino[node.box.ino]
-
-    def _linked(self, attr: Attributes) -> Node | None:
-        """Return the node of an object with several names, if one of them is known."""
-        return next(self._having(attr), None)
-
-    def _having(self, attr: Attributes) -> Iterator[Node]:
-        """Find the nodes of an object with several names."""
-        if attr.nlink > 1 and not stat.S_ISDIR(attr.mode):
-            for known in (self._by_box_ino.get(attr.ino), self.nodes.get(attr.ino)):
-                if known is not None and known.parent is not None and _same_object(known, attr):
-                    yield known
-
-    def _unite(self, child: Node, attr: Attributes) -> None:
-        """Make one node of two that have turned out to be one object.
-
-        A name may be told of in the moment in which it is the only one.
-        """
-        for known in list(self._having(attr)):
-            if known is child or known.pending or child.pending:
-                continue
-            keep, leave = (known, child) if known.opens and not child.opens else (child, known)
-            for directory, name in leave.names():
-                self.detach(directory, name)
-                self.attach(directory, name, keep)
-                self.kernel.entry(directory, name)
-
-    def box_state(self, node: Node, attr: Attributes) -> None:
-        """An outcome of ours says what the box has now of an object; what is shown stays."""
-        old, node.box = node.box, attr
-        if node.is_dir:
-            return
-        if old is not None and old.ino != attr.ino and self._by_box_ino.get(old.ino) is node:
-            del self._by_box_ino[old.ino]
-        if attr.ino != node.ino:
-            self._by_box_ino[attr.ino] = node
-
-    def resolve(self, path: bytes) -> Node | None:
-        """Return the node at a path of the workspace, None when it is not known."""
-        node: Node = self.root
-        if node.name and path != node.name:
-            if not path.startswith(node.name + b"/"):
-                return None
-            path = path[len(node.name) + 1 :]
-        elif path == node.name:
-            return node
-        if path:
-            for part in path.split(b"/"):
-                if not isinstance(node, Directory):
-                    return None
-                child = node.children.get(part)
-                if child is None:
-                    return None
-                node = child
-        return node
 
     # -- news from the box -------------------------------------------------------------------------
 
@@ -452,7 +258,7 @@ class Table:
     def _put_remote(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> None:
         child = directory.children.get(name)
         if child is not None and (
-            _same_object(child, attr) and (child.pending or not self._took_number(child, attr))
+            same_object(child, attr) and (child.pending or not self._took_number(child, attr))
         ):
             self.update(child, attr, event)
             self._unite(child, attr)
@@ -479,6 +285,20 @@ class Table:
             return
         self.kernel.entry(directory, name)
         self.watchers.changed(node, content=True)
+
+    def _unite(self, child: Node, attr: Attributes) -> None:
+        """Make one node of two that have turned out to be one object.
+
+        A name may be told of in the moment in which it is the only one.
+        """
+        for known in list(self._having(attr)):
+            if known is child or known.pending or child.pending:
+                continue
+            keep, leave = (known, child) if known.opens and not child.opens else (child, known)
+            for directory, name in leave.names():
+                self.detach(directory, name)
+                self.attach(directory, name, keep)
+                self.kernel.entry(directory, name)
 
     def _took_number(self, node: Node, attr: Attributes) -> bool:
         """Whether this is another file, which has the number of a removed one.
@@ -604,11 +424,3 @@ def _agrees(node: Node, old: Attributes, new: Attributes) -> bool:
     if old.ino != new.ino or (node.mode, node.uid, node.gid) != (new.mode, new.uid, new.gid):
         return False
     return node.mtime_ns == new.mtime_ns and (node.is_dir or node.size == new.size)
-
-
-def _same_object(node: Node, attr: Attributes) -> bool:
-    """Whether the box's attributes are those of this node, by number and type."""
-    box = node.box
-    return (
-        box is not None and box.ino == attr.ino and stat.S_IFMT(box.mode) == stat.S_IFMT(attr.mode)
-    )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from devboxfs.core.node import Directory, Doubt, Node
-from devboxfs.vfs.table import ROOT_INO, Table
+from devboxfs.vfs.nodes import ROOT_INO
+from devboxfs.vfs.table import Table
 from sealos_devbox import Attributes
 
 FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
