@@ -68,9 +68,12 @@ class Table(Nodes):
                 else:
                     node = self.adopt(attr)
                     self.attach(directory, name, node)
-                    if directory.complete and not self.watchers.appeared(directory, name, node):
-                        # Absence was an answer: the kernel may have cached it.
-                        self.kernel.entry(directory, name)
+                    if directory.complete:
+                        if node.is_dir and directory.nlink > 1:
+                            directory.nlink += 1
+                        if not self.watchers.appeared(directory, name, node):
+                            # Absence was an answer: the kernel may have cached it.
+                            self.kernel.entry(directory, name)
 
     def finish_merge(self, directory: Directory, names: set[bytes], event: int) -> None:
         """All entries of the listing were merged: what is not among them is gone."""

@@ -471,3 +471,13 @@ def test_late_news_of_a_directory_does_not_take_its_time_back(table: Table) -> N
     table.remote_name(table.root, b"d", attributes(10, mode=DIRECTORY, time=9, nlink=2), 32)
     assert node.mtime_ns == 9, "somebody else's change, while the answer is still under way"
     table.log.end()
+
+
+def test_a_directory_that_a_listing_finds_again_counts_as_a_link(table: Table) -> None:
+    sub = attributes(10, mode=DIRECTORY, nlink=2)
+    listing(table, table.root, {b"sub": sub})
+    links = table.root.nlink
+    listing(table, table.root, {})
+    assert table.root.nlink == links - 1
+    listing(table, table.root, {b"sub": sub})
+    assert table.root.nlink == links
