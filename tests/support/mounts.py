@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from devboxfs import overview, unmounting
+from devboxfs.config import MountError, Places
 from tests.support.accounts import Account, as_launcher
 from tests.support.commands import clean_environment, run, shown
 from tests.support.waiting import wait_until
@@ -89,10 +91,13 @@ class MountedBox:
             self.devboxfs("mount", self.name, self.mount, env={**delay, **(env or {})})
         return self
 
+    # What follows is asked in this process, as the commands of these names ask: starting Python for
+    # each would be a third of the suite's time. tests/fuse/test_lifecycle.py has the commands.
+
     def umount(self, *, timeout: float = 60) -> None:
         """Unmount the way users do: everything is in the box when it returns."""
         if not self.plain:
-            self.devboxfs("umount", self.mount, timeout=timeout)
+            self._ask(unmounting.umount, timeout, timeout=timeout)
 
     def remount(self, *, delay_ms: float = 0) -> None:
         if self.is_mounted():
@@ -100,16 +105,47 @@ class MountedBox:
         self.start(delay_ms=delay_ms)
 
     def sync(self, *, timeout: float = 60) -> None:
+        """Return when everything is on the box's disk."""
         if not self.plain:
-            self.devboxfs("sync", self.mount, timeout=timeout)
+            self._ask(unmounting.sync, timeout)
 
     def status(self) -> dict[str, Any]:
         """What `devboxfs status --json` says of this mount."""
         if self.plain:
             return {"pid": 0, "link": {"round_trips": 0, "bytes_sent": 0, "bytes_received": 0}}
-        said = self.devboxfs("status", self.mount, "--json").stdout
-        (entry,) = json.loads(said)["mounts"]
+        found = self.account.perform(overview.collect, self._places, only=self.mount)
+        (entry,) = json.loads(json.dumps(found.to_json()))["mounts"]
         return entry
+
+    def _ask(self, command: Callable[..., str], limit: float, **options: object) -> None:
+        """Raise AssertionError with what the command would say when it failed, or is too slow.
+
+        A daemon that says nothing for ten seconds has failed.
+        """
+        deadline = time.monotonic() + limit
+
+        def progress(said: object) -> None:
+            assert time.monotonic() < deadline, f"not done within {limit} s: {said}"
+
+        def ask() -> None:
+            mount = overview.require_mount(self.mount)
+            command(mount, self._places, on_progress=progress, **options)
+
+        try:
+            self.account.perform(ask)
+        except MountError as error:
+            raise AssertionError(error.text) from error
+
+    @property
+    def _places(self) -> Places:
+        told = {key: Path(value) for key, value in self.environment.items()}
+        state = told["DEVBOX_STATE_DIR"]
+        return Places(
+            data=told["DEVBOX_DATA_DIR"],
+            state=state,
+            cache=told["DEVBOX_CACHE_DIR"],
+            runtime=(told["XDG_RUNTIME_DIR"] / "devboxfs", state / "run"),
+        )
 
     def round_trips(self) -> int:
         return int(self.status()["link"]["round_trips"])
