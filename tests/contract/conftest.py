@@ -2,9 +2,14 @@
 
 import shutil
 import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from sealos_devbox import AsyncDevbox
+from tests.contract.control import client, control_plane
+from tests.fakes.control_plane import ControlPlane
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,17 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tools = tmp_path_factory.mktemp("tools")
     subprocess.run([program, "--install", "-s", tools], check=True)
     return tools
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    """A fake control plane."""
+    with control_plane() as plane:
+        yield plane
+
+
+@pytest.fixture
+async def devbox(plane: ControlPlane) -> AsyncIterator[AsyncDevbox]:
+    """A client of it."""
+    async with client(plane) as devbox:
+        yield devbox
