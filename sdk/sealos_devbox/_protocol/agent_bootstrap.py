@@ -12,18 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sealos_devbox._protocol.helper_place import (
-    GOOD,
-    MACHINE,
-    MACHINES,
-    OWN,
-    PLACES,
-    SUM,
-    SWEEP,
-    TRY,
-    machine_cases,
-    place_words,
-)
+from sealos_devbox._protocol import helper_place
 from sealos_devbox.errors import ProtocolError
 
 __all__ = ["Missing", "Present", "Unusable", "finish", "look", "parse"]
@@ -35,16 +24,16 @@ no() { say refused "$*"; exit 0; }
 umask 022
 me=$(id -u) || me=x
 """
-    + SUM
-    + GOOD
+    + helper_place.SUM
+    + helper_place.GOOD
 )
 
 _LOOK: Final = (
     """\
 [ -d "$root" ] || no "there is no directory $root in the box, or its user may not see it"
 """
-    + MACHINE
-    + OWN
+    + helper_place.MACHINE
+    + helper_place.OWN
     + """\
 why=
 set -- PLACES
@@ -56,7 +45,7 @@ for d do
 [ -n "$d" ] || continue
 p=$d/devbox-helper-$me t=$p/.new-NONCE
 """
-    + TRY
+    + helper_place.TRY
     + """\
 rm -f "$t"
 z=plain
@@ -78,7 +67,7 @@ chmod 755 "$t"
 e=$("$t" --version 2>&1) || no "the helper does not run in $p: $e"
 mv -f "$t" "$f" || no "the helper cannot be put into $p"
 """
-    + SWEEP
+    + helper_place.SWEEP
     + """\
 say have "$f"
 """
@@ -109,14 +98,16 @@ class Unusable:
 
 
 def look(
-    hashes: Mapping[str, str], *, root: str, nonce: str, places: Sequence[str] = PLACES
+    hashes: Mapping[str, str], *, root: str, nonce: str, places: Sequence[str] = helper_place.PLACES
 ) -> str:
     """Return the script that looks for the helper, or for a place for it.
 
     hashes: of the helpers that can be sent, by architecture.
     """
-    text = _LOOK.replace("ARCHITECTURES", machine_cases(hashes)).replace("NONCE", nonce)
-    text = text.replace("PLACES", place_words(places))
+    text = _LOOK.replace("ARCHITECTURES", helper_place.machine_cases(hashes)).replace(
+        "NONCE", nonce
+    )
+    text = text.replace("PLACES", helper_place.place_words(places))
     return f"root={shlex.quote(root)}\n{_COMMON}{text}"
 
 
@@ -141,6 +132,6 @@ def parse(stdout: str, stderr: str) -> Present | Missing | Unusable:
             return Unusable(rest)
         architecture, _, rest = rest.partition(" ")
         encoding, _, directory = rest.partition(" ")
-        if kind == "need" and architecture in MACHINES:
+        if kind == "need" and architecture in helper_place.MACHINES:
             return Missing(architecture, encoding == "gzip", directory)
     raise ProtocolError(f"no shell answers through the agent: {(stderr or stdout)[:300]!r}")

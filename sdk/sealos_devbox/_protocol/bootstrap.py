@@ -19,18 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sealos_devbox._protocol.helper_place import (
-    GOOD,
-    MACHINE,
-    MACHINES,
-    OWN,
-    PLACES,
-    SUM,
-    SWEEP,
-    TRY,
-    machine_cases,
-    place_words,
-)
+from sealos_devbox._protocol import helper_place
 from sealos_devbox.errors import ProtocolError
 
 __all__ = [
@@ -63,8 +52,8 @@ r=ROOT
 [ -n "$r" ] || r=$PWD
 [ -d "$r" ] || no "there is no directory $r in the box, or its user may not see it"
 """
-    + MACHINE
-    + SUM
+    + helper_place.MACHINE
+    + helper_place.SUM
     + """\
 u=USER
 me=$(id -u 2>/dev/null) || me=x
@@ -78,8 +67,8 @@ if [ -z "$k" ]; then u=$(stat -c %u "$r" 2>/dev/null) || u=; [ "$u" = 0 ] && u=;
 else u=
 fi
 """
-    + GOOD
-    + OWN
+    + helper_place.GOOD
+    + helper_place.OWN
     + """\
 go() { if [ -n "$u" ]; then exec "$f" serve --root "$r" --user "$u"
 else exec "$f" serve --root "$r"; fi; }
@@ -96,7 +85,7 @@ do
 case SKIPPED in *" $d "*) why="$why; $d: the helper did not arrive there whole"; continue; esac
 p=$d/devbox-helper-$me f=$p/$h t=$p/.new-NONCE
 """
-    + TRY
+    + helper_place.TRY
     + """\
 command -v head >/dev/null 2>&1 || { rm -f "$t"; no 'the box has no head'; }
 z=plain
@@ -114,7 +103,7 @@ e=$("$t" --version 2>&1) || no "the helper does not run in $d: $e"
 mv -f "$t" "$f" || { say failed "$d"; exit 0; }
 trap - EXIT HUP INT PIPE TERM
 """
-    + SWEEP
+    + helper_place.SWEEP
     + """\
 go
 done
@@ -163,7 +152,7 @@ def script(
     user: str,
     nonce: str,
     skipped: Sequence[str] = (),
-    places: Sequence[str] = PLACES,
+    places: Sequence[str] = helper_place.PLACES,
 ) -> bytes:
     """Return the line that is to be sent first.
 
@@ -172,12 +161,12 @@ def script(
     where there is no such user, the workspace's owner. skipped: places where an upload failed.
     """
     values = {
-        "ARCHITECTURES": machine_cases(hashes),
+        "ARCHITECTURES": helper_place.machine_cases(hashes),
         "ROOT": shlex.quote(root),
         "USER": shlex.quote(user),
         "NONCE": nonce,
         "SKIPPED": shlex.quote(f" {' '.join(skipped)} "),
-        "PLACES": place_words(places),
+        "PLACES": helper_place.place_words(places),
     }
     # In one pass: a value may hold the name of another.
     text = re.sub(r"\b[A-Z]{4,}\b", lambda found: values.get(found[0], found[0]), _SCRIPT)
@@ -209,6 +198,6 @@ def parse_answer(received: bytes) -> Answer | None:
         return Failed(rest)
     architecture, _, rest = rest.partition(" ")
     encoding, _, place = rest.partition(" ")
-    if kind != "need" or architecture not in MACHINES:
+    if kind != "need" or architecture not in helper_place.MACHINES:
         raise ProtocolError(f"the bootstrap's answer makes no sense: {line[:200]!r}")
     return Needed(architecture, encoding == "gzip", place)
