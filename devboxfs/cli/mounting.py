@@ -56,13 +56,15 @@ __all__ = ["mount", "status", "sync", "umount"]
     "--local",
     multiple=True,
     metavar="PATTERN",
-    help="Directories that live on this machine and never cross the link: node_modules, .venv.",
+    help="Directories that live on this machine and never cross the link: node_modules, .venv. As "
+    "often as needed.",
 )
 @click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Names that do not exist in the mount. Patterns are those of .gitignore.",
+    help="Names that do not exist in the mount. As often as needed; patterns are those of "
+    ".gitignore, without !.",
 )
 @click.option("--subpath", metavar="DIR", help="Mount this directory of the workspace.")
 @click.option("--uid", type=int, metavar="NUMBER", help="Show everything as this user's.")
