@@ -243,12 +243,12 @@ class DevboxOperations(pyfuse3.Operations):
     @handler
     async def getxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> bytes:
         """See pyfuse3.Operations."""
-        return await self._fs.metadata.getxattr(self._fs.node(inode), name)
+        return await self._fs.xattrs.get(self._fs.node(inode), name)
 
     @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> list[pyfuse3.XAttrNameT]:
         """See pyfuse3.Operations."""
-        names = await self._fs.metadata.listxattr(self._fs.node(inode))
+        names = await self._fs.xattrs.names(self._fs.node(inode))
         return [pyfuse3.XAttrNameT(name) for name in names]
 
     @handler

@@ -37,6 +37,7 @@ from devboxfs.vfs.reading_order import ReadingOrder
 from devboxfs.vfs.remote import Remote
 from devboxfs.vfs.table import Table
 from devboxfs.vfs.visibility import Visibility
+from devboxfs.vfs.xattrs import ExtendedAttributes
 from devboxfs.writeback.writeback import WriteBack
 from sealos_devbox import Attributes, FileTransport
 
@@ -122,6 +123,9 @@ class FileSystem:
         self.table.moved = self._moved
         self.metadata = Metadata(
             link, self.pending, self.user, self.clock, self.check_writable, peer.statvfs
+        )
+        self.xattrs = ExtendedAttributes(
+            link, self.pending, self.user, self.clock, self.check_writable
         )
         self.content = Content(
             self.namespace,
@@ -279,7 +283,7 @@ class FileSystem:
 
     async def setxattr(self, node: Node, name: bytes, value: bytes | None) -> None:
         """Set an extended attribute, None removes it."""
-        await self.metadata.setxattr(node, name, value)
+        await self.xattrs.set(node, name, value)
         await self.consistency.closed(node)
 
     def opened_by(self, caller: Caller, node: Node, flags: int) -> None:

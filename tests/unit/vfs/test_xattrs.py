@@ -9,7 +9,7 @@ import trio
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.core.permissions import BoxUser
-from devboxfs.vfs.metadata import XATTR_AHEAD, Metadata
+from devboxfs.vfs.xattrs import XATTR_AHEAD, ExtendedAttributes
 from sealos_devbox import BoxFileError
 from tests.unit.vfs.test_settling import Mount
 from tests.unit.vfs.test_table import DIRECTORY, attributes, listing
@@ -31,10 +31,13 @@ class Box(Mount):
         self.asked: list[bytes] = []
         self.waits = 0
         self.errno = 0
-        self.metadata = Metadata(
-            cast(Any, self), cast(Any, self), BoxUser(0, 0, frozenset()), cast(Any, None),
-            cast(Any, None), cast(Any, None),
-        )  # fmt: skip
+        self.xattrs = ExtendedAttributes(
+            cast(Any, self),
+            cast(Any, self),
+            BoxUser(0, 0, frozenset()),
+            cast(Any, None),
+            cast(Any, None),
+        )
 
     def deadline(self) -> float:
         return trio.current_time() + 30
@@ -53,7 +56,7 @@ class Box(Mount):
         return [b"user.one", b"security.capability"]
 
     async def names(self, *files: Node) -> list[list[bytes]]:
-        return [await self.metadata.listxattr(file) for file in files]
+        return [await self.xattrs.names(file) for file in files]
 
     def run(self, *files: Node) -> list[list[bytes]]:
         """Return what is listed; `waits` are the round trips, of one second each."""
