@@ -31,11 +31,12 @@ from tests.support.accounts import Account, as_launcher
 from tests.support.commands import kill_group
 from tests.support.fault_points import HELPER_POINTS, KINDS, SIZE, Fault, read_counts
 from tests.support.forks import Fork, Forks
-from tests.support.history import State, fsynced, states
+from tests.support.history import fsynced
 from tests.support.long import LONG
 from tests.support.mounts import PLAIN, MountedBox
-from tests.support.script import UNPACKED, script, write_archive
-from tests.support.tree_state import Found, found_in, mismatches
+from tests.support.script import script, write_archive
+from tests.support.tree_state import Found, found_in
+from tests.support.under_way import differences
 
 pytestmark = [
     pytest.mark.slow,
@@ -156,19 +157,8 @@ class Machine:
 
     def _differs(self, found: dict[str, Found]) -> list[str]:
         """How a tree differs from what was acknowledged, the operation under way done or not."""
-        allowed = []
-        for number, (state, _) in enumerate(states(self.operations[: self.acknowledged + 1])):
-            if number >= self.acknowledged:
-                allowed.append(mismatches(found, state))
-                last = state
-        if [] not in allowed and self._is_unpacking():
-            allowed.append(_partly_unpacked(found, last))
-        best = min(allowed, key=len)
-        return [f"after {self.acknowledged} operations: {line}" for line in best[:5]]
-
-    def _is_unpacking(self) -> bool:
-        under_way = self.operations[self.acknowledged : self.acknowledged + 1]
-        return bool(under_way) and under_way[0][0] == "unpack"
+        lines = differences(found, self.operations, self.acknowledged)
+        return [f"after {self.acknowledged} operations: {line}" for line in lines[:5]]
 
     def _left_over(self) -> Iterator[Path]:
         """Journals, and contents that the helper holds for a batch."""
@@ -176,23 +166,6 @@ class Machine:
         yield from self.owner.state.glob("mounts/*/*/spool-*")
         for place in self.owner.box.parent.glob(".devbox-helper-*"):
             yield from place.glob("**/staged-*")
-
-
-def _partly_unpacked(found: dict[str, Found], whole: State) -> list[str]:
-    """How a tree differs from one into which an archive is being unpacked."""
-    below = UNPACKED + "/"
-    begun = [name for name in whole if name.startswith(below) and name in found]
-    expected = {name: one for name, one in whole.items() if not name.startswith(below)}
-    finished = {name: whole[name] for name in begun[:-1] if whole[name].kind != "d"}
-    inside = {name: found[name] for name in finished}
-    outside = {name: one for name, one in found.items() if name not in begun}
-    lines = mismatches(outside, expected)
-    # A link that is not there yet is not counted.
-    lines += [line for line in mismatches(inside, finished) if "links instead" not in line]
-    for name in begun[-1:]:
-        if not bytes(whole[name].content).startswith(found[name].content):
-            lines.append(f"{name}: other content")
-    return lines
 
 
 # ------------------------------------------------------------------------------------ fixtures
@@ -262,6 +235,9 @@ class Tally:
         except (AssertionError, OSError):
             struck, wrong, text = True, [traceback.format_exc()], ""
         self.numbers["tried" if struck else "not reached"] += 1
+        if LONG and (wrong or at % 20 == 0):
+            # Seen with `pytest -s`, long before the end.
+            print(f"{self.name} {at}: {dict(self.numbers)} {wrong}", file=sys.stderr, flush=True)
         if wrong:
             self.failed += 1
             self.failures += [f"{self.name} {at}: {line}" for line in wrong]
