@@ -59,7 +59,7 @@ class ConflictStore:
         when only parts of the file are.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        name = os.fsdecode(path.rpartition(b"/")[2])[:80]
+        name = os.fsdecode(path.rpartition(b"/")[2][:80])  # a name here is bytes, too
         target = self._directory / f"{seq}-{name}"
         extents = [(extent.offset, extent.length) for extent in image.extents()]
         facts = {

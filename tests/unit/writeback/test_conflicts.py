@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from devboxfs.core.extents import ExtentMap
 from devboxfs.core.ops import Kind
-from devboxfs.writeback.conflicts import conflict_name, is_conflict_name
+from devboxfs.writeback.conflicts import ConflictStore, conflict_name, is_conflict_name
 from sealos_devbox import Version
 from tests.unit.writeback.conftest import Mounted, Place
 from tests.unit.writeback.test_flusher import settled, version
@@ -329,6 +330,16 @@ async def test_a_conflict_survives_a_restart(place: Place) -> None:
         assert only_conflict(place, "f").read_bytes() == b"ours"
         (report,) = m.recovered
         assert report.path == b"f"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\U0001f600" * 63, "\u6f22" * 85])
+def test_the_store_takes_the_longest_names(tmp_path: Path, name: str) -> None:
+    """What it does not take holds everything up."""
+    store = ConflictStore(tmp_path / "conflicts")
+    kept = store.keep(name.encode(), ExtentMap(3), errno=5, time_ns=0, seq=10**12)
+    assert kept.stat().st_size == 3
+    assert json.loads(kept.with_name(kept.name + ".json").read_text())["path"] == name
+    assert list(store.list()) == [kept]
 
 
 def test_conflict_names() -> None:
