@@ -26,8 +26,8 @@
 The table is `config.EXIT_CODES`, which `--help` shows. Nothing heavy is imported before it is
 needed: `status` starts without trio.
 
-Each module here defines commands on the group in group.py; what they do is done by the modules
-below this package.
+Each module here defines commands on the group in group.py, which knows which module has which and
+imports it on demand; what they do is done by the modules below this package.
 """
 
 from __future__ import annotations
@@ -39,21 +39,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from devboxfs.cli import (  # noqa: F401 - they define their commands
-    boxes,
-    completion,
-    examining,
-    executing,
-    login,
-    monitoring,
-    mounting,
-    region,
-    releases,
-    running,
-    serving,
-    settings,
-    trouble,
-)
 from devboxfs.cli.group import Seams, commands
 from devboxfs.cli.terminal import complain
 from devboxfs.config import ExitCode, MountError

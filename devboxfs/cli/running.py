@@ -128,7 +128,7 @@ def _daemon(mount: mountpoint.Mount) -> ControlClient:
 
 
 def _translate(client: ControlClient, here: Path, mount: mountpoint.Mount) -> _Where:
-    from devboxfs.vfs.local_tree import LOCAL_INO
+    from devboxfs.vfs.local_nodes import LOCAL_INO
 
     said: dict[str, Any] = client.call("configuration")
     config = MountConfig.from_json(said["config"])

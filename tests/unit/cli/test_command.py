@@ -1,11 +1,15 @@
 """The command as a process: texts, codes, and what it loads."""
 
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
+from devboxfs import cli
 from devboxfs.cli import terminal
+from devboxfs.cli.group import MODULES, commands
 
 
 def devboxfs(*arguments, **options):
@@ -44,6 +48,27 @@ def test_commands_load_neither_trio_nor_the_sdk():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_each_command_is_in_the_module_that_is_imported_for_it():
+    for module in pkgutil.iter_modules(cli.__path__):
+        import_module(f"devboxfs.cli.{module.name}")
+    # The commands of groups are not among these.
+    found = {
+        name: command.callback.__module__.removeprefix("devboxfs.cli.")
+        for name, command in commands.commands.items()
+    }
+    assert found == MODULES
+
+
+def test_a_command_does_not_load_the_others():
+    code = (
+        "import sys, devboxfs.cli\n"
+        "try: devboxfs.cli.main(['status', '--help'])\n"
+        "except SystemExit: print({'devboxfs.cli.boxes'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nset()\n")
 
 
 def test_a_reader_that_goes_away():
