@@ -28,7 +28,8 @@ from devboxfs.fuse.attributes import LOCAL_CACHE_SECONDS, absent, local_attribut
 from devboxfs.fuse.boundary import handler
 from devboxfs.fuse.operations import DevboxOperations
 from devboxfs.vfs.filesystem import FileSystem
-from devboxfs.vfs.local_tree import LOCAL_INO, LocalFile, LocalListing, LocalNode, Maker
+from devboxfs.vfs.local_nodes import LOCAL_INO, LocalFile, LocalListing, LocalNode
+from devboxfs.vfs.local_tree import Maker
 from devboxfs.vfs.metadata import AttributeChange
 from devboxfs.vfs.presentation import Presentation
 

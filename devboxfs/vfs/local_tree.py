@@ -1,40 +1,32 @@
 """Directories that live on this machine inside the mount (`--local`): no network, no journal.
 
 A tree is a real directory (vfs/local_store.py); what is done below it is done there, by path, at
-once. Objects are known by the number that the kernel was given, which is derived from the real one:
-the same over remounts, and unlike any of the box's (below 2**48) and of ours
-(writeback/identities.py, below 2**49).
+once.
 
-A path is made of the names by which the kernel reached an object. Only this module changes names in
-a tree while it is mounted (another mount of the same box may too: the kernel keeps what it hears
-for a second only), so none of them can turn into a symbolic link on the way.
+Only this module changes names in a tree while it is mounted (another mount of the same box may too:
+the kernel keeps what it hears for a second only), so no name of a path can turn into a symbolic
+link on the way.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import itertools
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
 from devboxfs.core.node import Directory
+from devboxfs.vfs.local_nodes import LocalFile, LocalNode, LocalNodes
 from devboxfs.vfs.metadata import AttributeChange
 from devboxfs.vfs.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, oserror
-from devboxfs.vfs.nodes import ROOT_INO
 from devboxfs.vfs.visibility import Visibility
 
-__all__ = ["LOCAL_INO", "LocalFile", "LocalNode", "LocalTrees", "Maker"]
+__all__ = ["LocalTrees", "Maker"]
 
-LOCAL_INO = 1 << 60
-"""Numbers from here upwards are local objects'."""
-_REAL_LIMIT = 1 << 56
-_SPARE_INO = LOCAL_INO + _REAL_LIMIT
-"""From here upwards: objects whose real number is taken, too large, or of another file system."""
 INLINE_WRITE = 128 * 1024
 """Bytes that are written in trio's thread: into the page cache, some 30 microseconds."""
 _AT_FDCWD = -100
@@ -51,126 +43,13 @@ class Maker:
     """Whether the object is given to them, as far as the daemon may."""
 
 
-class LocalNode:
-    """One object of a tree, as far as the kernel knows it."""
-
-    __slots__ = ("files", "gone", "ino", "key", "last", "lookups", "names", "root", "seen")
-
-    def __init__(self, ino: int, key: tuple[int, int], info: os.stat_result) -> None:
-        self.ino = ino
-        self.key = key
-        self.last = info
-        self.names: list[tuple[LocalNode, bytes]] = []
-        """Directory and name, of all names that were seen."""
-        self.root: tuple[Directory, bytes] | None = None
-        """Of a tree's own directory: where it is in the mount."""
-        self.lookups = 0
-        self.files: list[LocalFile] = []
-        self.gone = False
-        """Removed: the real number may be another object's."""
-        self.seen: tuple[int, int] | None = None
-        """(mtime_ns, size) at the last opening: whether the kernel's pages are still right."""
-
-
-@dataclass(slots=True, eq=False)
-class LocalFile:
-    """One open file description."""
-
-    node: LocalNode
-    descriptor: int
-
-
-@dataclass(slots=True)
-class LocalListing:
-    """One open directory, with its names as they were at the last rewind."""
-
-    node: LocalNode
-    names: list[bytes] = field(default_factory=list)
-
-
-class LocalTrees:
+class LocalTrees(LocalNodes):
     """All trees of one mount. Raises OSError as the local file system does."""
 
     def __init__(self, visibility: Visibility, *, read_only: bool) -> None:
+        super().__init__(visibility.store)
         self.visibility = visibility
-        self.store = visibility.store
-        self.nodes: dict[int, LocalNode] = {}
-        self._by_key: dict[tuple[int, int], LocalNode] = {}
-        self._device: int | None = None
-        self._spare = itertools.count(_SPARE_INO)
         self._read_only = read_only
-
-    # -- objects -----------------------------------------------------------------------------------
-
-    def node(self, ino: int) -> LocalNode:
-        """Return the object that the kernel means."""
-        node = self.nodes.get(ino)
-        if node is None:
-            raise oserror(errno.ESTALE)
-        return node
-
-    def _node(self, info: os.stat_result) -> LocalNode:
-        """Return the node of a real object."""
-        if self._device is None:
-            self._device = info.st_dev
-        key = (info.st_dev, info.st_ino)
-        node = self._by_key.get(key)
-        if node is not None and stat.S_IFMT(node.last.st_mode) == stat.S_IFMT(info.st_mode):
-            node.last = info
-            return node
-        ino = LOCAL_INO + info.st_ino
-        if info.st_dev != self._device or info.st_ino >= _REAL_LIMIT or ino in self.nodes:
-            ino = next(self._spare)
-        node = LocalNode(ino, key, info)
-        self.nodes[ino] = self._by_key[key] = node
-        return node
-
-    def forget(self, ino: int, count: int) -> None:
-        """The kernel dropped references."""
-        node = self.nodes.get(ino)
-        if node is not None:
-            node.lookups -= count
-            self._drop_if_unused(node)
-
-    def _drop_if_unused(self, node: LocalNode) -> None:
-        if node.lookups <= 0 and not node.files:
-            self.nodes.pop(node.ino, None)
-            if self._by_key.get(node.key) is node:
-                del self._by_key[node.key]
-
-    def _removed(self, node: LocalNode) -> None:
-        """Its last name is gone: the real number may come back as another object's."""
-        node.gone = True
-        node.names.clear()
-        if self._by_key.get(node.key) is node:
-            del self._by_key[node.key]
-
-    def path(self, node: LocalNode) -> bytes:
-        """Return where the object really is."""
-        parts: list[bytes] = []
-        while node.root is None:
-            if not node.names:
-                raise oserror(errno.ENOENT if node.gone else errno.ESTALE)
-            node, name = node.names[0]
-            parts.append(name)
-        directory, name = node.root
-        if directory.parent is None and directory.ino != ROOT_INO:
-            raise oserror(errno.ESTALE)  # removed in the box; the tree stays in the store
-        parts.append(self.store.place(directory.child_path(name)))
-        parts.reverse()
-        return b"/".join(parts)
-
-    def _child(self, parent: LocalNode, name: bytes) -> bytes:
-        return self.path(parent) + b"/" + name
-
-    def _found(self, parent: LocalNode, name: bytes, path: bytes) -> LocalNode:
-        info = os.lstat(path)
-        node = self._node(info)
-        if info.st_nlink == 1 or stat.S_ISDIR(info.st_mode):
-            node.names = [(parent, name)]
-        elif (parent, name) not in node.names:
-            node.names.append((parent, name))
-        return node
 
     def check_writable(self) -> None:
         """Refuse every change in a read-only mount."""
