@@ -51,10 +51,10 @@ class Mount:
         nothing = cast(Any, NoCache())
         self.pending = Pending(self.table, cast(Any, Journal()), nothing, nothing)
 
-    def operate(self, kind: Kind, names: tuple[bytes, ...], *nodes: Node) -> int:
+    def operate(self, kind: Kind, names: tuple[bytes, ...], *nodes: Node, path: bytes = b"") -> int:
         """Journal an operation, which has the names and objects; returns its seq."""
         oids = [self.pending.oid(node) for node in nodes]
-        operation = Operation(kind, oids[0], names[0], 1)
+        operation = Operation(kind, oids[0], path or names[0], 1)
         root = self.table.root
         self.pending.append(operation, nodes, tuple((root, name) for name in names))
         return operation.seq
@@ -142,3 +142,40 @@ def replaced(attr: Attributes, *, ctime_ns: int) -> Attributes:
     return Attributes(
         attr.mode, attr.nlink, attr.uid, attr.gid, attr.size, attr.ino, attr.mtime_ns, ctime_ns, 1
     )
+
+
+def test_an_event_that_the_outcome_of_an_object_has_passed(mount: Mount) -> None:
+    """The operation holds no name: what it made of the file is younger than "gone" all the same."""
+    table = mount.table
+    listing(table, table.root, {b"file": attributes(70)})
+    file = table.root.children[b"file"]
+    seq = mount.operate(Kind.SETATTR, (), file, path=b"file")
+    objects: dict[int, Attributes | None] = {file.oid: attributes(70, time=2)}
+    mount.pending.settled(Settled([seq], objects, {}, event=1, events={seq: 20}))
+    table.remote_name(table.root, b"file", None, 19)
+    assert table.root.children[b"file"] is file
+    table.remote_name(table.root, b"file", None, 21)
+    assert b"file" not in table.root.children
+
+
+def test_an_older_outcome_does_not_make_events_of_a_name_younger(mount: Mount) -> None:
+    table = mount.table
+    _node, _seq = mount.create(b"ours")
+    table.name_settled(table.root, b"ours", 20)
+    table.name_settled(table.root, b"ours", 10)
+    assert table.overtaken(table.root, b"ours", 15)
+    assert not table.overtaken(table.root, b"ours", 21)
+
+
+def test_an_event_that_the_times_of_a_directory_have_passed(mount: Mount) -> None:
+    """The batch gave it the times after its operations, which are older than the event."""
+    table = mount.table
+    node, seq = mount.create(b"ours")
+    objects: dict[int, Attributes | None] = {node.oid: attributes(70)}
+    shown = table.root.mtime_ns
+    settled = Settled([seq], objects, {}, event=1, events={seq: 5}, directories={b"": 20})
+    mount.pending.settled(settled)
+    table.update(table.root, attributes(2, mode=DIRECTORY, nlink=2, time=shown + 7), 19)
+    assert table.root.mtime_ns == shown
+    table.update(table.root, attributes(2, mode=DIRECTORY, nlink=2, time=shown + 8), 21)
+    assert table.root.mtime_ns == shown + 8

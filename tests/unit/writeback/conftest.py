@@ -111,6 +111,7 @@ class Ears:
     before: dict[int, Attributes] = field(default_factory=dict)
     conflicts: list[ConflictReport] = field(default_factory=list)
     errors: dict[int, int] = field(default_factory=dict)
+    events: dict[int, int] = field(default_factory=dict)
     troubles: list[tuple[int, set[int]]] = field(default_factory=list)
     refused: list[dict[int, int]] = field(default_factory=list)
     known: dict[int, bytes] = field(default_factory=dict)
@@ -124,6 +125,7 @@ class Ears:
         self.before.update(batch.before)
         self.conflicts += batch.conflicts
         self.errors.update(batch.errors)
+        self.events.update(batch.events)
         if batch.refused:
             self.refused.append(batch.refused)
 

@@ -301,3 +301,19 @@ async def test_a_full_journal_accepts_nothing_more(place: Place) -> None:
         m.link.turn(up=True)
         await settled(m)
         assert (place.box / "f").stat().st_size == accepted * 10_000
+
+
+async def test_an_outcome_says_which_events_are_older(place: Place) -> None:
+    async with place.mounted() as m:
+        transport = m.link.transport
+        assert transport is not None
+        async with transport.watch() as events:
+            await events.receive()
+            (place.box / "theirs").write_bytes(b"x")
+            told = await events.receive()
+            assert told
+            m.user.create(b"ours", b"1")
+            m.user.mkdir(b"directory")
+            await settled(m)
+            assert set(m.ears.events) == set(m.ears.seqs)
+            assert min(m.ears.events.values()) >= told[-1].number > 0
