@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuse.lifecycle_box import StandIn
 from tests.support.accounts import ACCOUNTS, LAUNCHER, Account
 from tests.support.commands import run
 from tests.support.mounts import PLAIN, TMPFS, MountedBox, remove_tree
@@ -99,6 +100,15 @@ def make_box(account: Account) -> Iterator[MakeBox]:
 
 
 @pytest.fixture
+def standin(account: Account) -> Iterator[StandIn]:
+    """A mount without a box behind it, for what is about daemons and mount points."""
+    made = StandIn(account)
+    yield made
+    complaints = made.close()
+    assert not complaints
+
+
+@pytest.fixture
 def box(account: Account) -> Iterator[MountedBox]:
     """A mount of the test's own."""
     one = MountedBox(account)
@@ -124,6 +134,18 @@ class Place:
     def run(self, *argv: str | os.PathLike[str], **options: object):
         """Run a program in the mounted directory, with the mount's environment."""
         return run(*argv, **{"cwd": self.mount, "env": self.owner.environment, **options})
+
+
+@pytest.fixture
+def second(box: MountedBox, account: Account) -> Iterator[Path]:
+    """Another mount of the box of this test."""
+    place = box.home / "second"
+    account.perform(place.mkdir)
+    box.devboxfs("mount", box.name, place)
+    try:
+        yield place
+    finally:
+        box.devboxfs("umount", place)
 
 
 @pytest.fixture

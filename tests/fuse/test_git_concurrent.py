@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.accounts import Account
 from tests.support.mounts import PLAIN, MountedBox
+from tests.support.trees import wait_until_equal
 from tests.support.waiting import wait_until
 
 LONG = os.environ.get("DEVBOX_TEST_LONG") == "1"
@@ -154,23 +155,22 @@ def test_one_branch(account: Account, box: MountedBox) -> None:
     assert box.status()["conflicts"] == []
 
 
-def test_one_branch_through_two_mounts(account: Account, box: MountedBox) -> None:
-    other = box.home / "other"
-    other.mkdir()
+def test_one_branch_through_two_mounts(account: Account, box: MountedBox, second: Path) -> None:
+    sides = begin_on_two_mounts(box, second)
+    at_once(sides, compare_and_swap("main", COMMITS))
+    box.devboxfs("sync", second)
+    sides.append(Side("there", box.box / "repo", sides[0].environment))
+    examine(box, sides, ["main"])
+    assert int(sides[2].git("rev-list", "--count", "main").stdout) == 2 * COMMITS + 1
+
+
+def begin_on_two_mounts(box: MountedBox, second: Path) -> list[Side]:
     environment = begin(box, box.mount / "repo")
-    box.devboxfs("mount", box.name, other)
-    try:
-        sides = [
-            Side("one", box.mount / "repo", environment),
-            Side("other", other / "repo", environment),
-        ]
-        at_once(sides, compare_and_swap("main", COMMITS))
-        box.devboxfs("sync", other)
-        sides.append(Side("there", box.box / "repo", environment))
-        examine(box, sides, ["main"])
-        assert int(sides[2].git("rev-list", "--count", "main").stdout) == 2 * COMMITS + 1
-    finally:
-        box.devboxfs("umount", other)
+    wait_until_equal(box.box / "repo", second / "repo")
+    return [
+        Side("one", box.mount / "repo", environment),
+        Side("other", second / "repo", environment),
+    ]
 
 
 def test_two_worktrees(account: Account, box: MountedBox) -> None:
@@ -211,21 +211,11 @@ def test_one_work_tree(account: Account, box: MountedBox) -> None:
     commit_in_one_tree(box, sides, COMMITS)
 
 
-def test_one_work_tree_through_two_mounts(account: Account, box: MountedBox) -> None:
+def test_one_work_tree_through_two_mounts(account: Account, box: MountedBox, second: Path) -> None:
     """Three at once: two mounts, and the box itself."""
-    other = box.home / "other"
-    other.mkdir()
-    environment = begin(box, box.mount / "repo")
-    box.devboxfs("mount", box.name, other)
-    try:
-        sides = [
-            Side("one", box.mount / "repo", environment),
-            Side("other", other / "repo", environment),
-            Side("there", box.box / "repo", environment),
-        ]
-        commit_in_one_tree(box, sides, COMMITS if LONG else COMMITS // 2)
-    finally:
-        box.devboxfs("umount", other)
+    sides = begin_on_two_mounts(box, second)
+    sides.append(Side("there", box.box / "repo", sides[0].environment))
+    commit_in_one_tree(box, sides, COMMITS if LONG else COMMITS // 2)
 
 
 def commit_in_one_tree(box: MountedBox, sides: list[Side], count: int) -> None:

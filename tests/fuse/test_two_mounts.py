@@ -1,7 +1,6 @@
 """Two mounts of one box, served by two processes, see each other's changes."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(PLAIN, reason="a directory has one side only"),
 ]
-
-
-@pytest.fixture
-def second(box: MountedBox, account: Account) -> Iterator[Path]:
-    place = box.home / "second"
-    account.perform(place.mkdir)
-    box.devboxfs("mount", box.name, place)
-    try:
-        yield place
-    finally:
-        box.devboxfs("umount", place)
 
 
 def test_each_sees_what_the_other_does(box: MountedBox, second: Path, account: Account) -> None:

@@ -92,7 +92,7 @@ class MountedBox:
         return self
 
     # What follows is asked in this process, as the commands of these names ask: starting Python for
-    # each would be a third of the suite's time. tests/fuse/test_lifecycle.py has the commands.
+    # each would be a third of the suite's time. tests/fuse/test_lifecycle*.py have the commands.
 
     def umount(self, *, timeout: float = 60) -> None:
         """Unmount the way users do: everything is in the box when it returns."""
