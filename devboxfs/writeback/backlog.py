@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from devboxfs.core.records import RecordError
-from devboxfs.writeback.journal_directory import JournalInUseError, find_journals
+from devboxfs.writeback.journal_directory import (
+    JournalInUseError,
+    find_journals,
+    remove_doomed,
+)
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.one_journal import OneJournal
 from devboxfs.writeback.seams import ConflictReport, Link, Listener, Settled
@@ -39,6 +43,7 @@ class Backlog:
     def find(self, but: Path | None = None) -> None:
         """Adopt what is there and has no owner, `but` one that is in use by this process."""
         self.unreadable.clear()
+        remove_doomed(self._directory)
         for path in find_journals(self._directory):
             if path == but:
                 continue

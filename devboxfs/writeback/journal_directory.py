@@ -21,6 +21,7 @@ __all__ = [
     "find_journals",
     "read_meta",
     "remove_directory",
+    "remove_doomed",
     "remove_journal",
     "sync_directory",
     "take",
@@ -90,7 +91,17 @@ def remove_directory(path: Path) -> None:
     doomed = path.with_name(f"old-{path.name}")
     path.rename(doomed)
     sync_directory(path.parent)
-    shutil.rmtree(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)  # what stays is for remove_doomed()
+
+
+def remove_doomed(directory: Path) -> None:
+    """Remove what is left of journals whose removal was cut short.
+
+    They are none any more, so it does not matter whether somebody is removing them just now.
+    """
+    for path in directory.glob("old-*"):
+        if _ID.fullmatch(path.name.removeprefix("old-")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_journal(path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from devboxfs.core.ops import Kind, Operation, Source
 from devboxfs.core.records import RecordError
+from devboxfs.writeback.backlog import Backlog
 from devboxfs.writeback.journal import Journal
 from devboxfs.writeback.journal_directory import JournalInUseError, find_journals
 from devboxfs.writeback.limits import Limits
@@ -163,3 +164,14 @@ def test_everything_is_synced_once(tmp_path: Path) -> None:
     write(journal, b"b")
     assert journal.has_unsynced
     journal.close()
+
+
+def test_what_a_removal_has_left_is_removed(tmp_path: Path) -> None:
+    """It was cut short by a death, when it was no journal any more."""
+    left = tmp_path / f"old-{'5d' * 16}"
+    left.mkdir()
+    (left / "segment-3").write_bytes(b"x" * 1000)
+    other = tmp_path / "old-and-dear"
+    other.mkdir()
+    Backlog(tmp_path, Limits(), lambda: 0.0).find()
+    assert list(tmp_path.iterdir()) == [other]
