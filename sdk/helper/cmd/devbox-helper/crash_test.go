@@ -27,7 +27,7 @@ func tree(t testing.TB, dir string) string {
 			line += fmt.Sprintf(" %q %d", read(t, path), info.ModTime().UnixNano()%1e9)
 		case info.Mode()&os.ModeSymlink != 0:
 			target, _ := os.Readlink(path)
-			line += " " + target
+			line += fmt.Sprintf(" %s %d", target, info.ModTime().UnixNano()%1e9)
 		}
 		lines = append(lines, line)
 		return nil
@@ -39,7 +39,7 @@ func tree(t testing.TB, dir string) string {
 // scenario is a batch with every kind of operation, over a workspace that it finds prepared.
 func scenario(dir string, c *client) ([]any, []content) {
 	return []any{
-		[]any{1, "mkdir", b("new"), []any{0}, 0o755, false},
+		[]any{1, "mkdir", b("new"), []any{0}, 0o775, false}, // more than the umask leaves
 		[]any{2, "put", b("new/file"), []any{0}, 0},
 		[]any{3, "put", b("replaced"), c.version("replaced"), 1},
 		[]any{4, "put", b(".git/index"), c.version(".git/index"), 2},

@@ -148,7 +148,10 @@ func (r *run) mkdir(o *operation) (*root.Attr, error) {
 	pass("changed")
 	if err == syscall.EEXIST {
 		found, _ := p.look()
-		if found != nil && found.IsDir() && (o.parents || r.doubt) {
+		if found != nil && found.IsDir() && r.doubt && !o.parents {
+			return r.made(p, mode) // death may have come before it got the bits that the umask took
+		}
+		if found != nil && found.IsDir() && o.parents {
 			r.track.Left(p.path, found)
 			return found, nil
 		}
@@ -221,8 +224,7 @@ func (r *run) symlink(o *operation) (*root.Attr, error) {
 		return nil, err
 	}
 	if r.doubt && found != nil && found.IsLink() && found.Target == o.target {
-		r.track.Left(p.path, found)
-		return found, nil
+		return r.madeSpecial(o, p) // death may have come before it got its time
 	}
 	if err := r.check(o.pre, p, found); err != nil {
 		return nil, err
