@@ -125,7 +125,11 @@ class Listings:
                 if directory.path() != path:
                     continue  # renamed here meanwhile: the answer may be about another one
                 await self.merge(directory, entries, event)
-                if directory is self.table.root or directory.parent is not None:
+                above = directory.parent
+                if directory is self.table.root or (
+                    above is not None
+                    and not self.table.log.is_stale(above.ino, directory.name, event)
+                ):
                     self.table.update(directory, attr, event)
                 self.doubt_if_old(directory, path, event)
                 return

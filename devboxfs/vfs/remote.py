@@ -181,6 +181,7 @@ class Remote:
             if event.path == table.root.name:
                 if event.attr is not None:
                     table.update(table.root, event.attr, event.number)
+                    table.log.note(table.root.ino, b"", event.number)
                 self.listings.root_is(gone=event.attr is None)
                 continue
             if table.root.name.startswith(event.path + b"/"):

@@ -394,3 +394,15 @@ def test_an_overflow_has_the_known_part_of_a_directory_listed(box: Box) -> None:
     box.a.complete = False
     overflow(box, 3)
     assert box.a in box.rescans
+
+
+@pytest.mark.parametrize("path", [b"", b"a"])
+def test_a_listing_does_not_take_the_time_of_its_directory_back(box: Box, path: bytes) -> None:
+    """Events tell of a directory, too, and may overtake the answer."""
+    tree = Tree(box)
+    directory = box.a if path else box.table.root
+    newer = attributes(10 if path else 2, mode=DIRECTORY, nlink=directory.nlink, time=9)
+    tree.then = lambda listed: box.hear(3, path, newer) if listed == path else None
+    trio.run(with_rescans, box, asked_for, box, directory)
+    assert box.link.listed == [path]
+    assert directory.mtime_ns == newer.mtime_ns
