@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,6 +70,8 @@ def test_both_edited_and_mine_is_kept(account: Account, box: MountedBox) -> None
     copy = both_edit(box)
     assert (box.mount / "file").read_bytes() == b"line\ntheirs, longer\n"
     assert copy.read_bytes() == b"line\nours\n"
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    assert re.fullmatch(rf"file\.conflict-{re.escape(host)}-\d{{8}}T\d{{6}}Z", copy.name)
     (conflict,) = listed(box)
     assert (conflict["path"], conflict["kept_as"]) == ("file", copy.name)
     assert f"{box.mount / 'file'}".encode() in box.devboxfs("conflicts").stdout
