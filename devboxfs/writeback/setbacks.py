@@ -64,7 +64,7 @@ class Setbacks:
         if self.trouble is not None:
             delay = min(self.trouble.delay * 2, self._limits.retry_last)
         else:
-            _log.warning("box refuses changes, journal waits: errno %d", number)
+            _log.warning("box refuses changes, journal waits: %s", os.strerror(number))
         self.trouble = Trouble(number, free_bytes, delay, self._monotonic() + delay)
         self.last_error = f"box refuses changes: {os.strerror(number)}"
 

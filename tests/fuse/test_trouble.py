@@ -96,6 +96,38 @@ def test_a_full_box(account: Account, make_box: MakeBox, fsync: bool) -> None:
 
 
 @needs_root
+def test_each_who_has_a_file_open_hears_once_that_it_has_no_room(
+    account: Account, make_box: MakeBox
+) -> None:
+    def fill(path: Path) -> None:
+        mount_tmpfs(account, path, 4 * MIB)
+        (path / "filler").write_bytes(bytes(4 * MIB - 100_000))
+
+    box = prepared(make_box(), fill)
+    file = box.mount / "file"
+    one = os.open(file, os.O_RDWR | os.O_CREAT)
+    other = os.open(file, os.O_RDWR)
+    try:
+        os.write(one, b"x" * 300_000)
+        assert outcome(lambda: os.fsync(one)) == "ENOSPC"
+        assert outcome(lambda: os.close(os.dup(other))) == "ENOSPC"
+        assert outcome(lambda: os.close(os.dup(other))) is None
+        assert outcome(lambda: os.close(os.dup(one))) is None
+        if not PLAIN:
+            told = box.devboxfs("status", box.mount).stdout.decode()
+            assert "No space left on device" in told, told
+            assert "No space left on device" in box.log_tail()
+        (box.box / "filler").unlink()
+        wait_until(lambda: synced(box), timeout=60, interval=0.2, what="sync succeeds again")
+        assert outcome(lambda: os.fsync(one)) is None
+        assert outcome(lambda: os.fsync(other)) is None
+    finally:
+        os.close(one)
+        os.close(other)
+    assert (box.box / "file").read_bytes() == b"x" * 300_000
+
+
+@needs_root
 def test_a_full_box_has_room_for_removing(account: Account, make_box: MakeBox) -> None:
     box = prepared(make_box(), lambda path: mount_tmpfs(account, path, 4 * MIB))
     (box.mount / "tree").mkdir()
