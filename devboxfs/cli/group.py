@@ -18,7 +18,7 @@ __all__ = ["CODES", "MODULES", "Seams", "commands"]
 
 MODULES: Final = {
     "autostart": "settings",
-    "box": "boxes",
+    "box": "executing",
     "completion": "completion",
     "conflicts": "trouble",
     "doctor": "examining",
@@ -41,7 +41,7 @@ MODULES: Final = {
     "templates": "region",
     "umount": "mounting",
 }
-"""Which module of this package defines a command."""
+"""Which module of this package has a command, with all that is below it, once it is imported."""
 
 
 @dataclass(frozen=True, slots=True)

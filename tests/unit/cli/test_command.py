@@ -1,5 +1,6 @@
 """The command as a process: texts, codes, and what it loads."""
 
+import json
 import pkgutil
 import subprocess
 import sys
@@ -50,15 +51,28 @@ def test_commands_load_neither_trio_nor_the_sdk():
     assert done.stdout == "set()\n"
 
 
-def test_each_command_is_in_the_module_that_is_imported_for_it():
+def _tree(command):
+    below = getattr(command, "commands", {})
+    return {name: _tree(below[name]) for name in sorted(below)}
+
+
+def test_each_command_is_whole_by_the_module_that_is_imported_for_it():
+    code = (
+        "import json, sys\n"
+        "from tests.unit.cli.test_command import _tree, commands\n"
+        "print(json.dumps(_tree(commands.get_command(None, sys.argv[1]))))"
+    )
     for module in pkgutil.iter_modules(cli.__path__):
         import_module(f"devboxfs.cli.{module.name}")
-    # The commands of groups are not among these.
-    found = {
-        name: command.callback.__module__.removeprefix("devboxfs.cli.")
-        for name, command in commands.commands.items()
-    }
-    assert found == MODULES
+    assert set(commands.commands) == set(MODULES)
+    for name, below in _tree(commands).items():
+        if not below:
+            module = commands.commands[name].callback.__module__
+            assert module == f"devboxfs.cli.{MODULES[name]}", name
+            continue
+        argv = [sys.executable, "-c", code, name]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == below, name
 
 
 def test_a_command_does_not_load_the_others():
