@@ -44,9 +44,10 @@ test: test-helper test-python ## all tests, on real mounts
 test-helper: setup ## the tests of the box helper
 	cd sdk/helper && $(GO) test ./...
 
-# Most tests of a mount wait for something, so three at once keep two processors busy.
+# Most tests of a mount wait for something, so three at once keep two processors busy. The short ones
+# come last (the order of modules is kept), so that all end at the same time.
 test-python: setup ## all other tests
-	.venv/bin/pytest --numprocesses 3 --dist loadscope
+	.venv/bin/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 # pytest says 5 when it had nothing to run.
 retest: test-helper ## what failed last time
@@ -61,7 +62,7 @@ test-node: setup ## exec through a real container runtime (as root)
 # Building says what it is doing, and its failure is told again by pytest, as a reason to skip.
 test-cluster: setup ## a real Kubernetes on this machine, built on first use (as root)
 	-$(PYTHON_IN_VENV) -m tests.cluster build
-	.venv/bin/pytest tests/cluster --numprocesses 2 --dist loadscope
+	.venv/bin/pytest tests/cluster --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 # Daemons that tests start as another user write their share too, hence the open directory.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
