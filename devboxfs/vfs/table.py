@@ -327,14 +327,22 @@ class Table(Nodes):
             directory.stash[name] = (event, attr)
 
     def _hear(self, directory: Directory, name: bytes, event: int) -> None:
-        """Work in what was heard of a name meanwhile, if it is younger than `event`."""
+        """Work in what was heard of a name meanwhile, if it is younger than `event`.
+
+        0 is an outcome of which the helper does not know when it came about (it took it from its
+        log, or finished what another one had begun): the box is asked again.
+        """
         if directory.stash is None:
             return
         heard = directory.stash.pop(name, None)
         if not directory.stash:
             directory.stash = None
-        if heard is not None and heard[0] > event:
+        if heard is None or heard[0] <= event:
+            return
+        if event:
             self.remote_name(directory, name, heard[1], heard[0])
+        else:
+            self.rescan(directory)
 
     def _abandon(self, directory: Directory) -> None:
         """A directory is gone: so is everything below."""
@@ -411,7 +419,9 @@ class Table(Nodes):
         heard, node.remote = node.remote, None
         if heard is not None and heard[0] > event and heard[1] is not None:
             same = node.box is None or node.box.ino == heard[1].ino
-            if same and not self._took_number(node, heard[1]):
+            if not event and node.parent is not None:
+                self.rescan(node.parent)  # see _hear
+            elif same and not self._took_number(node, heard[1]):
                 self.update(node, heard[1], heard[0])
             elif node.parent is not None:
                 self.rescan(node.parent)

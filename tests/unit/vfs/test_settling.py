@@ -158,6 +158,27 @@ def test_an_event_that_the_outcome_of_an_object_has_passed(mount: Mount) -> None
     assert b"file" not in table.root.children
 
 
+def test_a_removal_of_which_is_not_known_when_it_came_about(mount: Mount) -> None:
+    """The next helper has finished the batch, before or after it listed the directory.
+
+    Neither is the name believed to be there again, nor the state of an object to be the last one.
+    """
+    table = mount.table
+    listing(
+        table, table.root, {b"file": attributes(70, nlink=2), b"other": attributes(70, nlink=2)}
+    )
+    file = table.root.children[b"file"]
+    seq = mount.operate(Kind.UNLINK, (b"file",), file)
+    table.detach(table.root, b"file")
+    listing(table, table.root, {b"file": attributes(70), b"other": attributes(70)}, event=3)
+    asked: list[Directory] = []
+    table.rescan = asked.append
+    mount.pending.settled(Settled([seq], {file.oid: None}, {}, event=0))
+    assert b"file" not in table.root.children
+    assert asked
+    assert set(asked) == {table.root}
+
+
 def test_an_older_outcome_does_not_make_events_of_a_name_younger(mount: Mount) -> None:
     table = mount.table
     _node, _seq = mount.create(b"ours")
