@@ -419,9 +419,7 @@ class Table(Nodes):
         heard, node.remote = node.remote, None
         if heard is not None and heard[0] > event and heard[1] is not None:
             same = node.box is None or node.box.ino == heard[1].ino
-            if not event and node.parent is not None:
-                self.rescan(node.parent)  # see _hear
-            elif same and not self._took_number(node, heard[1]):
+            if same and not self._took_number(node, heard[1]):
                 self.update(node, heard[1], heard[0])
             elif node.parent is not None:
                 self.rescan(node.parent)
