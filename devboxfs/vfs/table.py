@@ -329,7 +329,7 @@ class Table(Nodes):
     def _hear(self, directory: Directory, name: bytes, event: int) -> None:
         """Work in what was heard of a name meanwhile, if it is younger than `event`.
 
-        0 is an outcome of which the helper does not know when it came about (it took it from its
+        -1 is an outcome of which the helper does not know when it came about (it took it from its
         log, or finished what another one had begun): the box is asked again.
         """
         if directory.stash is None:
@@ -339,7 +339,7 @@ class Table(Nodes):
             directory.stash = None
         if heard is None or heard[0] <= event:
             return
-        if event:
+        if event >= 0:
             self.remote_name(directory, name, heard[1], heard[0])
         else:
             self.rescan(directory)

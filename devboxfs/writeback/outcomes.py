@@ -26,6 +26,10 @@ __all__ = ["decide"]
 _ATTRIBUTES = frozenset({"setattr", "setxattr", "mknod"})
 
 
+REPLAYED = 2
+"""Flag of an outcome from the helper's log: without an event, nobody knows when it came about."""
+
+
 def decide(
     ledger: Ledger,
     batch: InFlight,
@@ -71,8 +75,9 @@ class _Judge:
         for owner in batch.owners:
             operations = [batch.operations[s] for s in owner.seqs if s in batch.operations]
             outcome = self._outcome(owner)
-            if outcome.event:
-                to.settled.events.update((op.seq, outcome.event) for op in operations)
+            if outcome.event or outcome.flags & REPLAYED:
+                event = outcome.event or -1
+                to.settled.events.update((op.seq, event) for op in operations)
             if outcome.errno == 0:
                 self._done(owner, operations, outcome)
                 continue

@@ -173,7 +173,7 @@ def test_a_removal_of_which_is_not_known_when_it_came_about(mount: Mount) -> Non
     listing(table, table.root, {b"file": attributes(70), b"other": attributes(70)}, event=3)
     asked: list[Directory] = []
     table.rescan = asked.append
-    mount.pending.settled(Settled([seq], {file.oid: None}, {}, event=0))
+    mount.pending.settled(Settled([seq], {file.oid: None}, {}, event=0, events={seq: -1}))
     assert b"file" not in table.root.children
     assert asked
     assert set(asked) == {table.root}
