@@ -52,6 +52,49 @@ func TestOwnNameIsNotTakenAway(t *testing.T) {
 	}
 }
 
+// TestRenamedByUsAndThenInTheBox: what we renamed is renamed again in the box before the watch has told of the first. The
+// client knows the second name, and hears that the third one has come of that.
+func TestRenamedByUsAndThenInTheBox(t *testing.T) {
+	for _, walk := range []bool{false, true} {
+		dir := workspace(t)
+		c := start(t, dir, options{})
+		c.watch("", walk)
+		for round := range 20 {
+			name := func(s string) string { return fmt.Sprint(s, round) }
+			first, ours, theirs := name("first"), name("ours"), name("theirs")
+			made, _ := c.apply([]any{
+				[]any{1, "mkdir", b(first), []any{0}, 0o755, false},
+				[]any{2, "put", b(first + "/f"), []any{0}, 0},
+			}, text("f")).outcomes(t)
+			c.must("list", b(first), 0, false)
+			done, _ := c.apply([]any{
+				[]any{3, "rename", b(ours), []any{0}, b(first), c.version(first), 0},
+			}).outcomes(t)
+			for _, e := range append(made, done...) {
+				if e != 0 {
+					t.Fatal(made, done)
+				}
+			}
+			if err := os.Rename(dir+"/"+ours, dir+"/"+theirs); err != nil {
+				t.Fatal(err)
+			}
+			end := name("end")
+			write(t, dir+"/"+end, "")
+			origin, gone := "", map[string]bool{}
+			for _, e := range c.until(end) {
+				path := string(e.At(1).Bytes)
+				gone[path] = e.At(3).IsNil()
+				if path == theirs && !e.At(4).IsNil() {
+					origin = string(e.At(4).Bytes)
+				}
+			}
+			if origin != ours || !gone[ours] || gone[theirs] || gone[first] {
+				t.Fatal(walk, round, origin, gone)
+			}
+		}
+	}
+}
+
 // TestWatchConverges: whatever happens, a client that applies the events has the tree that is there.
 func TestWatchConverges(t *testing.T) {
 	dir := workspace(t)

@@ -34,12 +34,10 @@ func (f *frames) decide(c *change) {
 		return
 	}
 	c.done = true
-	paired := f.decideOne(c)
-	switch {
-	case c.old == nil:
-	case paired && c.old.from == nil:
-		c.old.done = true
-	default:
+	if told := f.decideOne(c); told != nil && told.from == nil {
+		told.done = true
+	}
+	if c.old != nil {
 		f.decide(c.old)
 	}
 }
@@ -51,6 +49,9 @@ func (f *frames) decideAll(order []*change) {
 	for _, c := range order {
 		if c.old != nil {
 			f.by[c.old] = c
+		}
+		for _, between := range c.via {
+			f.by[between] = c
 		}
 	}
 	for _, c := range order {
@@ -90,8 +91,8 @@ func (f *frames) above(dir *node) bool {
 	return true
 }
 
-// decideOne reports whether the event of the old name was appended with it.
-func (f *frames) decideOne(c *change) bool {
+// decideOne returns what is pending for the old name if the event of that was appended with it.
+func (f *frames) decideOne(c *change) *change {
 	h := f.w.hub
 	told := f.above(c.dir)
 	if c.from != nil {
@@ -99,52 +100,74 @@ func (f *frames) decideOne(c *change) bool {
 	}
 	f.w.mu.Lock()
 	path := c.path()
-	from := ""
-	if c.from != nil {
-		from = c.from.path()
+	from, old := c.from, c.old
+	fromPath := ""
+	if from != nil {
+		fromPath = from.path()
 	}
 	gone := c.dir.gone
 	f.w.mu.Unlock()
 	if !told && !gone && c.retries < maxRetries {
 		f.putOff(c)
-		return false
+		return nil
 	}
 	h.track.Lock()
 	defer h.track.Unlock()
 	now := f.look(path)
 	own, isOwn := f.w.own[path]
 	if isOwn && own.ours(now) {
-		return false
+		return nil
 	}
 	if now == nil && !gone && c.retries < maxRetries && (c.there || f.w.queued()) {
 		// The directory may have another name by now, of which the event is in the queue or about to come: inotify is told
 		// when the rename is done already. Saying "gone" would lose it.
 		f.putOff(c)
-		return false
+		return nil
 	}
 	f.entered(c.dir, c.mask)
-	if c.from == nil || isOwn || now == nil {
+	if from == nil || isOwn || now == nil {
 		f.event(path, c.mask, now, "", false)
-		return false
+		return nil
 	}
-	f.entered(c.from.dir, syscall.IN_MOVED_FROM)
-	old, mask := f.look(from), uint32(syscall.IN_MOVED_FROM)
-	if left, known := f.w.own[from]; known && left.ours(old) {
-		// Ours has been renamed, and then a directory above it: no state was left under the name that it has now. What is
-		// under the old one is known to the client, and saying that it went would take that away.
-		f.event(path, c.mask, now, "", false)
-		return false
+	there := f.look(fromPath)
+	if left, known := f.w.own[fromPath]; known && left.ours(there) {
+		// Ours has been renamed: from a name that we gave it, which is the one that the client knows, or as part of a directory
+		// above, and then no state was left under the name that it has now. What is under the first name is known to the
+		// client, and saying that it went would take that away.
+		if old = f.known(c.via, now); old == nil {
+			f.event(path, c.mask, now, "", false)
+			return nil
+		}
+		f.w.mu.Lock()
+		from, fromPath = &old.entry, old.path()
+		f.w.mu.Unlock()
+		there = f.look(fromPath)
 	}
-	if c.old != nil {
-		mask = c.old.mask
+	f.entered(from.dir, syscall.IN_MOVED_FROM)
+	mask := uint32(syscall.IN_MOVED_FROM)
+	if old != nil {
+		mask = old.mask
 	}
-	f.event(from, mask, nil, "", false)
-	f.event(path, c.mask, now, from, true)
-	if old != nil && (c.old == nil || c.old.from == nil || c.old.done) { // the old name has been taken again
-		f.event(from, mask, old, "", true)
+	f.event(fromPath, mask, nil, "", false)
+	f.event(path, c.mask, now, fromPath, true)
+	if there != nil && (old == nil || old.from == nil || old.done) { // the old name has been taken again
+		f.event(fromPath, mask, there, "", true)
 	}
 	f.flushIfLarge()
-	return true
+	return old
+}
+
+// known returns the last of the names of an object under which we left it. The caller holds hub.track.
+func (f *frames) known(names []*change, now *root.Attr) *change {
+	for i := len(names) - 1; i >= 0; i-- {
+		f.w.mu.Lock()
+		path := names[i].path()
+		f.w.mu.Unlock()
+		if left, known := f.w.own[path]; known && left.attr != nil && left.attr.Ino == now.Ino {
+			return names[i]
+		}
+	}
+	return nil
 }
 
 const entryChange = syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO

@@ -10,7 +10,8 @@ type change struct {
 	entry
 	mask    uint32
 	from    *entry
-	old     *change // what is pending for from: decided together with this one
+	old     *change   // what is pending for from: decided together with this one
+	via     []*change // what is pending for the names between from and this one, the last one last
 	done    bool
 	there   bool // the last thing heard of it was not that it went
 	retries int
@@ -154,15 +155,15 @@ func (w *watch) movedTo(c *change, cookie uint32, directory bool) {
 	}
 	from := m.entry
 	if before := w.pending[from]; before != nil && before.from != nil {
-		from, c.old = *before.from, before.old // renamed twice
-		before.from, before.old = nil, nil
+		from, c.old, c.via = *before.from, before.old, append(before.via, before) // renamed twice
+		before.from, before.old, before.via = nil, nil, nil
 	} else {
-		c.old = before
+		c.old, c.via = before, nil
 	}
 	if from != c.entry {
 		c.from = &from
 	} else {
-		c.from, c.old = nil, nil // back where it was
+		c.from, c.old, c.via = nil, nil, nil // back where it was
 	}
 	if directory {
 		if m.swapped {
