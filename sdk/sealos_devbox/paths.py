@@ -111,7 +111,8 @@ def resolve(
     Links are followed beneath the root only, and below its absolute path, as the helper does
     (PROTOCOL.md section 4); what comes after a name that does not exist is kept as it is. `final`
     says whether the last component is replaced too. Raises BoxFileError: ELOOP after 40 links,
-    EXDEV when a link leads out of the workspace, or the errno that is known of a component.
+    EXDEV when a link leads out of the workspace, ENOENT when it goes up from a name that does not
+    exist (path_resolution(7)), or the errno that is known of a component.
     """
     pending = deque(path.split(b"/") if path else ())
     done: list[bytes] = []
@@ -122,6 +123,8 @@ def resolve(
         if name in (b"", b"."):
             continue
         if name == b"..":
+            if absent:  # of a link: a path that was given has no ".." left
+                raise file_error(errno.ENOENT, path)
             if not done:
                 raise file_error(errno.EXDEV, path)
             done.pop()

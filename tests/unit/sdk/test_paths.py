@@ -119,6 +119,7 @@ BOX = {
     b"out": link(b"../../x"),
     b"out_absolute": link(b"/etc"),
     b"loop": link(b"loop"),
+    b"up_from_nothing": link(b"nothing/../d"),
 }
 
 
@@ -145,7 +146,12 @@ def test_resolve(path: bytes, final: bool, expected: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("path", "number"),
-    [(b"out/x", errno.EXDEV), (b"out_absolute/x", errno.EXDEV), (b"loop/x", errno.ELOOP)],
+    [
+        (b"out/x", errno.EXDEV),
+        (b"out_absolute/x", errno.EXDEV),
+        (b"loop/x", errno.ELOOP),
+        (b"up_from_nothing/x", errno.ENOENT),
+    ],
 )
 def test_resolve_refuses(path: bytes, number: int) -> None:
     with pytest.raises(BoxFileError) as caught:
@@ -202,6 +208,9 @@ def test_resolve_agrees_with_the_file_system(
     except BoxFileError as error:
         if error.errno == errno.ELOOP:
             with pytest.raises(OSError, match="symbolic"):
+                os.stat(os.path.join(root, path))
+        elif error.errno == errno.ENOENT:
+            with pytest.raises(FileNotFoundError):
                 os.stat(os.path.join(root, path))
         elif error.errno != errno.EXDEV:
             raise
