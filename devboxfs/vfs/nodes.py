@@ -44,7 +44,7 @@ class Nodes:
         self.nodes: dict[int, Node] = {ROOT_INO: self.root}
         self.by_oid: dict[int, Node] = {}
         self._by_box_ino: dict[int, Node] = {}
-        """Objects shown under another number than the box's: to know further names of them."""
+        """Objects shown under another number than the box's: to know their other names."""
 
     def adopt(self, attr: Attributes) -> Node:
         """Return the node for an object of the box.
@@ -63,7 +63,7 @@ class Nodes:
         if shown is not None:
             node.ctime_ns = shown[1]
         self.nodes[ino] = node
-        if not is_dir and ino != attr.ino:
+        if ino != attr.ino:
             self._by_box_ino[attr.ino] = node
         return node
 
@@ -125,15 +125,30 @@ class Nodes:
     def _having(self, attr: Attributes) -> Iterator[Node]:
         """Find the nodes of an object with several names."""
         if attr.nlink > 1 and not stat.S_ISDIR(attr.mode):
-            for known in (self._by_box_ino.get(attr.ino), self.nodes.get(attr.ino)):
-                if known is not None and known.parent is not None and same_object(known, attr):
-                    yield known
+            yield from self._numbered(attr)
+
+    def _numbered(self, attr: Attributes) -> Iterator[Node]:
+        for known in (self._by_box_ino.get(attr.ino), self.nodes.get(attr.ino)):
+            if known is not None and known.parent is not None and same_object(known, attr):
+                yield known
+
+    def known_directory(self, attr: Attributes) -> Directory | None:
+        """Return the directory that these attributes are of, wherever it is in the table.
+
+        A number is given again when a directory is gone; the time of the last change in it says
+        that it is the same, and that its entries are as they were.
+        """
+        for known in self._numbered(attr):
+            if isinstance(known, Directory) and attr.mtime_ns in (
+                known.mtime_ns,
+                known.box.mtime_ns if known.box is not None else None,
+            ):
+                return known
+        return None
 
     def box_state(self, node: Node, attr: Attributes) -> None:
         """An outcome of ours says what the box has now of an object; what is shown stays."""
         old, node.box = node.box, attr
-        if node.is_dir:
-            return
         if old is not None and old.ino != attr.ino and self._by_box_ino.get(old.ino) is node:
             del self._by_box_ino[old.ino]
         if attr.ino != node.ino:

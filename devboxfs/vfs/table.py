@@ -63,6 +63,8 @@ class Table(Nodes):
             elif not stale(directory.ino, name, event):
                 if self.hides is not None and self._hide(directory, name, attr):
                     continue
+                if stat.S_ISDIR(attr.mode) and self._found_again(directory, name, attr, event):
+                    continue
                 if name in children:
                     self._put_remote(directory, name, attr, event)
                 else:
@@ -88,6 +90,24 @@ class Table(Nodes):
             # News that came meanwhile was not counted.
             directory.nlink = 2 + sum(child.is_dir for child in directory.children.values())
         directory.complete = True
+
+    def _found_again(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> bool:
+        """Work in a directory of a listing that was renamed, if that is not known yet.
+
+        The event of it may be on its way, or lost with the link.
+        """
+        node = self.known_directory(attr)
+        if node is None or node.parent is None:
+            return False
+        source, old = node.parent, node.name
+        if (source is directory and old == name) or self.log.is_stale(source.ino, old, event):
+            return False
+        above: Directory | None = directory
+        while above is not None:
+            if above is node:
+                return False
+            above = above.parent
+        return self.remote_move(source, old, directory, name, attr, event)
 
     def _hide(self, directory: Directory, name: bytes, attr: Attributes | None) -> bool:
         """Keep count of what is not shown; whether this is not."""

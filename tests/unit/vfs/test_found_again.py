@@ -1,0 +1,119 @@
+"""A listing shows a directory under another name, before the event of the rename or without it."""
+
+from __future__ import annotations
+
+import pytest
+
+from devboxfs.core.node import Directory
+from devboxfs.vfs.table import Table
+from tests.unit.vfs.test_table import DIRECTORY, Numbers, Told, attributes, listing, local, settle
+
+DIR, OTHER = attributes(10, mode=DIRECTORY, nlink=2), attributes(11, mode=DIRECTORY, nlink=2)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def moves() -> list[tuple[bytes, bytes]]:
+    return []
+
+
+@pytest.fixture
+def table(told: Told, moves: list[tuple[bytes, bytes]]) -> Table:
+    table = Table(attributes(2, mode=DIRECTORY, nlink=2), Numbers(), told)
+    listing(table, table.root, {b"b": DIR, b"d": OTHER})
+    for name in (b"b", b"d"):
+        listing(table, child(table, name), {})
+    table.moved = lambda old, new: moves.append((old, new))
+    return table
+
+
+def child(table: Table, path: bytes) -> Directory:
+    node = table.resolve(path)
+    assert isinstance(node, Directory)
+    return node
+
+
+def test_it_keeps_its_node(table: Table, told: Told, moves: list[tuple[bytes, bytes]]) -> None:
+    node = child(table, b"b")
+    listing(table, table.root, {b"c": DIR, b"d": OTHER}, 1)
+    assert table.root.children == {b"c": node, b"d": child(table, b"d")}
+    assert node.complete
+    assert moves == [(b"b", b"c")]
+    assert {(1, b"b"), (1, b"c")} <= set(told.entries)
+    # The event arrives behind.
+    table.remote_name(table.root, b"b", None, 2)
+    table.remote_name(table.root, b"c", DIR, 3)
+    assert table.root.children[b"c"] is node
+
+
+def test_in_another_directory(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    node = child(table, b"b")
+    listing(table, child(table, b"d"), {b"c": DIR}, 1)
+    assert set(table.root.children) == {b"d"}
+    assert child(table, b"d/c") is node
+    assert moves == [(b"b", b"d/c")]
+    assert (table.root.nlink, child(table, b"d").nlink) == (3, 3)
+
+
+def test_over_another_one(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    node = child(table, b"b")
+    listing(table, table.root, {b"d": DIR}, 1)
+    assert table.root.children == {b"d": node}
+    assert moves == [(b"b", b"d")]
+
+
+def test_one_that_was_made_here(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    """It is shown under a number of ours."""
+    ours = attributes(20, mode=DIRECTORY, nlink=2)
+    node = local(table, table.root, b"new", DIRECTORY)
+    settle(table, table.root, b"new", node, None, 0)
+    table.box_state(node, ours)
+    listing(table, table.root, {b"b": DIR, b"d": OTHER, b"renamed": ours}, 1)
+    assert table.root.children[b"renamed"] is node
+    assert moves == [(b"new", b"renamed")]
+
+
+def test_another_one_has_its_number(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    """File systems give free numbers again at once; the entries would be another directory's."""
+    node = child(table, b"b")
+    listing(table, child(table, b"b"), {b"x": attributes(12)})
+    made = attributes(10, mode=DIRECTORY, nlink=2, time=2)
+    listing(table, table.root, {b"c": made, b"d": OTHER}, 1)
+    assert table.root.children[b"c"] is not node
+    assert child(table, b"c").children == {}
+    assert moves == []
+
+
+def test_what_is_known_of_the_old_name_is_younger(
+    table: Table, moves: list[tuple[bytes, bytes]]
+) -> None:
+    """It was renamed back since."""
+    table.log.begin()
+    node = child(table, b"b")
+    table.remote_name(table.root, b"b", DIR, 5)
+    table.merge(child(table, b"d"), [(b"c", DIR)], 4)
+    assert table.root.children[b"b"] is node
+    assert moves == []
+
+
+def test_not_into_itself(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    """`mv d/above x && mv d x/above`, and only the last is known."""
+    above = attributes(13, mode=DIRECTORY, nlink=2)
+    listing(table, child(table, b"d"), {b"above": above})
+    listing(table, child(table, b"d/above"), {b"d": OTHER})
+    assert child(table, b"d").path() == b"d"
+    assert child(table, b"d/above/d") is not child(table, b"d")
+    assert moves == []
+
+
+def test_one_that_has_changes_of_ours_stays(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    """The write-back decides what becomes of them."""
+    node = child(table, b"b")
+    node.pending = 1
+    listing(table, table.root, {b"c": DIR, b"d": OTHER}, 1)
+    assert table.root.children[b"b"] is node
+    assert moves == []
