@@ -68,7 +68,7 @@ class DevboxOperations(pyfuse3.Operations):
         self._files: dict[int, OpenFile] = {}
         self._directories: dict[int, _OpenDirectory] = {}
         self._handles = itertools.count(1)
-        self.relieved = filesystem.cache.relieved
+        self.relieved = filesystem.cache.giving_way.relieved
         """Waits for room on this machine's disk; see boundary.handler."""
 
     # -- names -------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Parts:
             numbers = Numbers.open(state)
             cache = ContentCache.open(config.cache_dir / box.uid, disk_limit=config.cache_size)
             if _on_one_disk(state, config.cache_dir / box.uid):
-                writeback.on_full_disk(cache.give_way)
+                writeback.on_full_disk(cache.giving_way.give_way)
         except OSError as exc:
             raise MountError(
                 f"The files of the mount cannot be used: {exc.strerror}: {exc.filename}."

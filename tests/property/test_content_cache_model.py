@@ -87,7 +87,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule()
     def write_behind(self) -> None:
-        self.run(self.cache._write_batch)
+        self.run(self.cache._disk.write_batch)
 
     @rule()
     def reopen(self) -> None:
