@@ -81,9 +81,19 @@ def written(session: ClientSession, now: float = 0.0) -> list[frames.Frame]:
     return parse(raw)
 
 
+def new_session(**options: object) -> ClientSession:
+    defaults: dict[str, object] = {
+        "client": "test",
+        "compress": True,
+        "heartbeat": 10.0,
+        "now": 0.0,
+    }
+    return ClientSession(**{**defaults, **options})  # type: ignore[arg-type]
+
+
 def greeted(**changes: object) -> ClientSession:
     """A session that has heard the WELCOME and sent its first words."""
-    session = ClientSession(client="test", compress=False, heartbeat=10.0, now=0.0)
+    session = new_session(compress=False)
     session.receive_data(welcome(**changes), 0.0)
     assert [frame.kind for frame in written(session)] == [frames.HELLO, frames.PING]
     return session

@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 from sealos_devbox._protocol import frames
 from sealos_devbox._protocol.exchange import Exchange
 from sealos_devbox._protocol.outbox import WRITE_SIZE
-from sealos_devbox._protocol.session import RESERVED_REQUESTS, ClientSession
+from sealos_devbox._protocol.request_queue import RESERVED_REQUESTS
+from sealos_devbox._protocol.session import ClientSession
 from sealos_devbox._protocol.window import MIN_WINDOW
 from sealos_devbox.errors import ProtocolError, TransportError
 from tests.fakes.peer import data, error, pack, parse, reply, unpack, welcome

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sealos_devbox._protocol import frames
 from sealos_devbox._protocol.frames import Frame, FrameParser
 from sealos_devbox.errors import ProtocolError
-from tests.fakes.peer import ATTR, data, error, pack, reply, welcome
-from tests.unit.protocol.test_session import new_session
+from tests.fakes.peer import ATTR, data, error, new_session, pack, reply, welcome
 
 ids = st.integers(1, 2**32 - 1)
 payloads = st.binary(max_size=300) | st.builds(lambda n: bytes(n), st.integers(0, 131072))

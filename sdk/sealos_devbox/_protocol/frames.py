@@ -35,6 +35,7 @@ __all__ = [
     "WELCOME",
     "Frame",
     "FrameParser",
+    "Preamble",
     "compress",
     "encode",
     "encode_credit",
@@ -127,6 +128,33 @@ def _check(kind: int, flags: int, id: int, length: int) -> None:
         raise ProtocolError(f"frame of type {kind} with id {id}")
     if kind in _LENGTHS and length not in _LENGTHS[kind]:
         raise ProtocolError(f"frame of type {kind} with a payload of {length} bytes")
+
+
+class Preamble:
+    """What comes before the magic, and the search for it."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    @property
+    def noise(self) -> bytes:
+        """What came so far."""
+        return bytes(self._received)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take received bytes; returns what follows the magic, None until it is there.
+
+        Raises ProtocolError when it is not in the first MAX_NOISE bytes.
+        """
+        received = self._received
+        searched = max(0, len(received) - len(MAGIC) + 1)
+        received += data
+        found = received.find(MAGIC, searched)
+        if found < 0 and len(received) < MAX_NOISE + len(MAGIC):
+            return None
+        if not 0 <= found <= MAX_NOISE:
+            raise ProtocolError("no helper answers: its mark is not in the first 64 KiB")
+        return bytes(received[found + len(MAGIC) :])
 
 
 class FrameParser:

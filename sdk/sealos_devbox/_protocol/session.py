@@ -11,19 +11,17 @@ Invariants:
   arrived, cancelled or not: an id that is in use is never used again, and a frame for an id that is
   not in the table is a ProtocolError.
 * `received <= granted` for every exchange; `credit >= 0` for what goes out.
-* Ordered exchanges (batches of a journal) are sent one after another, each REQUEST, DATA and END
-  before the next REQUEST.
 * After `fail()` nothing changes any more: every exchange is done, and every later one is born done.
 
-outbox.py has what waits to be sent, heartbeat.py the signs of life, window.py how much may be on
-its way to here. What is left is one file: every frame that is received touches the same table.
+request_queue.py has the requests that wait and outbox.py the frames, heartbeat.py the signs of
+life, window.py how much may be on its way to here. What is left is one file although it is long:
+every frame that is received touches the same table.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -31,15 +29,13 @@ from sealos_devbox._protocol import frames, messages
 from sealos_devbox._protocol.exchange import Exchange, RemoteError
 from sealos_devbox._protocol.heartbeat import Heartbeat
 from sealos_devbox._protocol.outbox import Outbox
+from sealos_devbox._protocol.request_queue import RESERVED_REQUESTS, RequestQueue, first_grant
 from sealos_devbox._protocol.window import MIN_WINDOW, ReceiveWindow
 from sealos_devbox.errors import DevboxError, ProtocolError
 from sealos_devbox.types import PeerInfo
 
 __all__ = ["ClientSession", "RequestTooLargeError"]
 
-RESERVED_REQUESTS: Final = 16
-"""Requests in flight kept free for `apply`: reads may be waiting for a batch that is yet to be
-sent."""
 SMALL_READ: Final = 131072
 """Reads up to this size do not wait for room: fewer bytes than one frame never are the bulk that
 others wait for."""
@@ -66,17 +62,12 @@ class ClientSession:
         self._outbox = Outbox(self._leave_order)
         self._compress = compress
         self._parser = frames.FrameParser()
-        self._noise: bytearray | None = bytearray()
+        self._preamble: frames.Preamble | None = frames.Preamble()
         self._ids = itertools.count(1)
         self._newest_id = 0
         self._exchanges: dict[int, Exchange] = {}
-        self._in_flight = 0
-        # Nothing is sent before WELCOME says how much: the two stay like this until then.
-        self._max_requests = -RESERVED_REQUESTS
+        self._queue = RequestQueue()
         self._send_window = 0
-        self._backlog: deque[Exchange] = deque()
-        self._bulk_backlog: deque[Exchange] = deque()
-        self._ordered: deque[Exchange] = deque()
 
         hello = messages.Hello(
             protocol=messages.PROTOCOL_VERSION,
@@ -104,7 +95,7 @@ class ClientSession:
         collect: the answer is wanted whole; `on_change` is called once, at the end. Otherwise what
         arrives waits, and is not credited, until `take()`. expected: at most so many bytes of DATA
         are answered. bulk: waits while too much is on its way. endless: may pause as long as it
-        likes. ordered: see the invariants. Raises RequestTooLargeError when it does not fit into a
+        likes. ordered: one after another. Raises RequestTooLargeError when it does not fit into a
         frame.
         """
         request = messages.encode((op, *args))
@@ -122,12 +113,7 @@ class ClientSession:
             exchange.done = True
             return exchange
         self._exchanges[exchange.id] = exchange
-        if ordered:
-            self._ordered.append(exchange)
-        elif exchange.bulk:
-            self._bulk_backlog.append(exchange)
-        else:
-            self._backlog.append(exchange)
+        self._queue.add(exchange)
         self._start_requests(now)
         return exchange
 
@@ -194,9 +180,7 @@ class ClientSession:
         exchange.out.clear()
         exchange.out_bytes = 0
         if not exchange.sent:
-            for queue in (self._backlog, self._bulk_backlog, self._ordered):
-                if exchange in queue:
-                    queue.remove(exchange)
+            self._queue.withdraw(exchange)
             exchange.done = True
             del self._exchanges[exchange.id]
             return
@@ -210,8 +194,7 @@ class ClientSession:
         self.failure = failure
         exchanges = list(self._exchanges.values())
         self._exchanges.clear()
-        for queue in (self._backlog, self._bulk_backlog, self._ordered):
-            queue.clear()
+        self._queue.clear()
         self._outbox.clear()
         for exchange in exchanges:
             exchange.failure = failure
@@ -241,9 +224,10 @@ class ClientSession:
     def _leave_order(self, exchange: Exchange) -> None:
         """Let the next ordered exchange be sent, when this one has nothing more to send."""
         self._outbox.withdraw(exchange)
-        if exchange.ordered and self._ordered and self._ordered[0] is exchange:
-            self._ordered.popleft()
-            self._start_ordered()
+        if self._queue.leave_order(exchange):
+            following = self._queue.next_ordered()
+            if following is not None:
+                self._start(following)
 
     def _next_id(self) -> int:
         id = next(self._ids) & 0xFFFFFFFF
@@ -254,31 +238,16 @@ class ClientSession:
 
     def _start_requests(self, now: float) -> None:
         """Send the requests that may be sent now."""
-        self._start_ordered()
-        limit = self._max_requests
-        while self._backlog and self._in_flight < limit:
-            self._start(self._backlog.popleft())
-        while self._bulk_backlog and self._in_flight < limit:
-            exchange = self._bulk_backlog[0]
-            size = MIN_WINDOW if exchange.expected is None else min(MIN_WINDOW, exchange.expected)
-            if not self.window.has_room(size):
-                break
-            self._bulk_backlog.popleft()
+        while (exchange := self._queue.next(self.window)) is not None:
             self._start(exchange)
-            self._count(exchange, size, now)
-            self._grant(exchange, now)
-
-    def _start_ordered(self) -> None:
-        if not self._ordered or self._ordered[0].sent:
-            return
-        if self._in_flight < self._max_requests + RESERVED_REQUESTS:
-            self._start(self._ordered[0])
+            if exchange.bulk:
+                self._count(exchange, first_grant(exchange), now)
+                self._grant(exchange, now)
 
     def _start(self, exchange: Exchange) -> None:
         exchange.sent = True
         exchange.granted = MIN_WINDOW
         exchange.credit = self._send_window
-        self._in_flight += 1
         self.requests_sent += 1
         self._outbox.queue(frames.REQUEST, exchange.id, exchange.request)
         exchange.request = b""
@@ -313,7 +282,7 @@ class ClientSession:
     @property
     def noise(self) -> bytes:
         """What came before the magic; empty once it was found."""
-        return bytes(self._noise or b"")
+        return b"" if self._preamble is None else self._preamble.noise
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take received bytes.
@@ -321,8 +290,11 @@ class ClientSession:
         Raises ProtocolError when the helper broke the protocol, after which fail() is due.
         """
         self._heartbeat.received(now)
-        if self._noise is not None:
-            data = self._skip_noise(self._noise, data)
+        if self._preamble is not None:
+            rest = self._preamble.feed(data)
+            if rest is None:
+                return
+            data, self._preamble = rest, None
         self._parser.feed(data)
         handlers = self._HANDLERS
         while (frame := self._parser.next_frame()) is not None:
@@ -332,18 +304,6 @@ class ClientSession:
             handler(self, frame, now)
         if self.window.streams and self._heartbeat.may_probe(now):
             self._probe_rtt(now)
-
-    def _skip_noise(self, noise: bytearray, data: bytes) -> bytes:
-        searched = max(0, len(noise) - len(frames.MAGIC) + 1)
-        noise += data
-        found = noise.find(frames.MAGIC, searched)
-        if found < 0 and len(noise) < frames.MAX_NOISE + len(frames.MAGIC):
-            return b""
-        if not 0 <= found <= frames.MAX_NOISE:
-            raise ProtocolError("no helper answers: its mark is not in the first 64 KiB")
-        rest = bytes(noise[found + len(frames.MAGIC) :])
-        self._noise = None
-        return rest
 
     def _find(self, frame: frames.Frame) -> Exchange:
         exchange = self._exchanges.get(frame.id)
@@ -360,7 +320,7 @@ class ClientSession:
         if peer.max_requests <= RESERVED_REQUESTS or peer.window < 1:
             raise ProtocolError("the helper takes too few requests or no data")
         self.peer = peer
-        self._max_requests = peer.max_requests - RESERVED_REQUESTS
+        self._queue.allow(peer.max_requests)
         self._send_window = peer.window
         usage = peer.statvfs
         self.free_space = (usage.bavail * usage.frsize, usage.favail, usage.flag)
@@ -388,7 +348,7 @@ class ClientSession:
             self._grant(exchange, now)
         else:
             self._hand_over(exchange, frame, size)
-        if self._bulk_backlog:
+        if self._queue.has_bulk:
             self._start_requests(now)
 
     def _hand_over(self, exchange: Exchange, frame: frames.Frame, wire_size: int) -> None:
@@ -421,7 +381,7 @@ class ClientSession:
 
     def _finish(self, exchange: Exchange, now: float) -> None:
         del self._exchanges[exchange.id]
-        self._in_flight -= 1
+        self._queue.ended()
         exchange.done = True
         exchange.out.clear()
         exchange.out_bytes = 0
