@@ -145,11 +145,12 @@ class Listings:
         # Listed in the order of inode numbers, which is the order in which cp reads a directory (it
         # sorts), and as good as any for the others: what is fetched ahead is then what comes next.
         entries.sort(key=_ino)
+        names = {name for name, _attr in entries}
         for start in range(0, len(entries), SLICE):
-            self.table.merge(directory, entries[start : start + SLICE], event)
+            self.table.merge(directory, entries[start : start + SLICE], event, names)
             if start + SLICE < len(entries):
                 await trio.lowlevel.checkpoint()
-        self.table.finish_merge(directory, {name for name, _attr in entries}, event)
+        self.table.finish_merge(directory, names, event)
 
     async def refresh(self, node: Node) -> None:
         """Bring one object up to date after the box said ESTALE or ENOENT of what is shown.

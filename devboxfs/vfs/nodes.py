@@ -132,16 +132,19 @@ class Nodes:
             if known is not None and known.parent is not None and same_object(known, attr):
                 yield known
 
-    def known_directory(self, attr: Attributes) -> Directory | None:
-        """Return the directory that these attributes are of, wherever it is in the table.
+    def known_as(self, attr: Attributes) -> Node | None:
+        """Return the object that these attributes are of, wherever it is in the table.
 
-        A number is given again when a directory is gone; the time of the last change in it says
-        that it is the same, and that its entries are as they were.
+        A number is given again when an object is gone; the time of the last change, to the
+        nanosecond, says that it is the same one, and has what it had. Of a file with several names
+        nothing is said.
         """
         for known in self._numbered(attr):
-            if isinstance(known, Directory) and attr.mtime_ns in (
-                known.mtime_ns,
-                known.box.mtime_ns if known.box is not None else None,
+            box = known.box
+            if (
+                box is not None
+                and attr.mtime_ns in (known.mtime_ns, box.mtime_ns)
+                and (known.is_dir or (attr.nlink == 1 and box.size == attr.size))
             ):
                 return known
         return None

@@ -7,7 +7,7 @@ snapshot reached it is listed at once (vfs/listings.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import trio
@@ -18,12 +18,21 @@ from devboxfs.vfs.listings import ABSENT, SLICE, Listings
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.table import Table
 from devboxfs.vfs.visibility import Visibility
-from sealos_devbox import Attributes, BoxFileError, Event, FileTransport, TransportError
+from sealos_devbox import (
+    Attributes,
+    BoxFileError,
+    DirectoryRecord,
+    Event,
+    FileTransport,
+    RecordStream,
+    TransportError,
+)
 
 __all__ = ["Remote", "RemoteStatistics"]
 
 log = logging.getLogger(__name__)
 
+Entries = list[tuple[bytes, Attributes]]
 OVERFLOW = 0x4000
 UNMOUNTED = 0x2000
 
@@ -122,45 +131,55 @@ class Remote:
         """Bring the whole table up to date."""
         self.snapshot_complete = False
         table = self.table
-        parts: dict[bytes, list[tuple[bytes, Attributes]]] = {}
-        oldest: dict[bytes, int] = {}
+        later: list[tuple[bytes, Entries, int]] = []
         entries = 0
         table.log.begin()
+        table.vanished = {}
         try:
             await self.pending.wait_moves()
             self.pending.moved_names.clear()
             async with transport.snapshot(table.root.name, prune=self.visibility.prune) as stream:
-                while (records := await stream.receive()) is not None:
-                    for record in records:
-                        if record.entries is None:
-                            continue
-                        event = min(oldest.get(record.path, record.event), record.event)
-                        if not record.last:
-                            parts.setdefault(record.path, []).extend(record.entries)
-                            oldest[record.path] = event
-                            continue
-                        whole = record.entries
-                        if record.path in parts:
-                            whole = parts.pop(record.path) + whole
-                            oldest.pop(record.path, None)
-                        entries += len(whole)
-                        directory = table.resolve(record.path)
-                        if self._was_moved(record.path):
-                            self.listings.rescan_all(directory)
-                        elif isinstance(directory, Directory):
-                            await self.listings.merge(directory, whole, event)
-                            self.listings.doubt_if_old(directory, record.path, event)
-                    await trio.lowlevel.checkpoint()
+                async for path, whole, event in _listings(stream):
+                    entries += len(whole)
+                    if not await self._merge(path, whole, event, last=False):
+                        later.append((path, whole, event))
+            for path, whole, event in later:
+                await self._merge(path, whole, event, last=True)
+            await self._remove_vanished()
             self._snapshot_entries = entries
             self.snapshot_complete = True
             self.listings.root_is(gone=False)
             self._told()
         except BoxFileError as exc:
+            await self._remove_vanished()
             if exc.errno in ABSENT:
                 self.listings.root_is(gone=True)
             log.warning("the snapshot of box %s failed: %s", self.link.box.name, exc)
         finally:
+            table.vanished = None
             table.log.end()
+
+    async def _merge(self, path: bytes, entries: Entries, event: int, *, last: bool) -> bool:
+        """Work in one directory of a snapshot; False if that has to wait for the others.
+
+        What is new in it may be what another one lacks; so what is below may be known, too.
+        """
+        directory = self.table.resolve(path)
+        if self._was_moved(path):
+            self.listings.rescan_all(directory)
+        elif not isinstance(directory, Directory):
+            return last
+        else:
+            names = {name for name, _attr in entries}
+            if not last and self.table.may_come_from_elsewhere(directory, entries, names):
+                return False
+            await self.listings.merge(directory, entries, event)
+            self.listings.doubt_if_old(directory, path, event)
+        return True
+
+    async def _remove_vanished(self) -> None:
+        while self.table.remove_vanished(SLICE):
+            await trio.lowlevel.checkpoint()
 
     def _take(self, events: list[Event]) -> None:
         """Work in events.
@@ -267,3 +286,22 @@ class Remote:
     def degraded(self) -> bool:
         """Whether the table may be behind the box."""
         return self.link.state is not LinkState.ONLINE or not self.snapshot_complete
+
+
+async def _listings(
+    stream: RecordStream[DirectoryRecord],
+) -> AsyncIterator[tuple[bytes, Entries, int]]:
+    """Join the records of each directory: its path, all entries, and how old the oldest are."""
+    parts: dict[bytes, tuple[Entries, int]] = {}
+    while (records := await stream.receive()) is not None:
+        for record in records:
+            if record.entries is None:
+                continue
+            whole, event = parts.pop(record.path, ([], record.event))
+            whole += record.entries
+            event = min(event, record.event)
+            if record.last:
+                yield record.path, whole, event
+            else:
+                parts[record.path] = whole, event
+        await trio.lowlevel.checkpoint()

@@ -44,6 +44,8 @@ class Table(Nodes):
         """Asks for a listing of a directory whose state is in doubt; set by vfs/listings.py."""
         self.hides: Callable[[Directory, bytes, Attributes], bool] | None = None
         """Whether an object of the box is not shown (vfs/visibility.py); None: none is hidden."""
+        self.vanished: dict[tuple[int, bytes], tuple[Directory, Node, int]] | None = None
+        """Names that listings lack, while all directories are listed: some may be elsewhere."""
         self.moved: Callable[[bytes, bytes], None] = lambda _old, _new: None
         """Hears of every directory that has got another path, and which."""
         self.touched: Callable[[Version, Version], None] = lambda _old, _new: None
@@ -52,9 +54,13 @@ class Table(Nodes):
     # -- news from the box -------------------------------------------------------------------------
 
     def merge(
-        self, directory: Directory, entries: Iterable[tuple[bytes, Attributes]], event: int
+        self,
+        directory: Directory,
+        entries: Iterable[tuple[bytes, Attributes]],
+        event: int,
+        names: set[bytes],
     ) -> None:
-        """Work in entries of a listing that is as old as `event`."""
+        """Work in entries of a listing that is as old as `event`, and has these names in all."""
         children = directory.children
         stale, held = self.log.is_stale, directory.held
         for name, attr in entries:
@@ -63,9 +69,16 @@ class Table(Nodes):
             elif not stale(directory.ino, name, event):
                 if self.hides is not None and self._hide(directory, name, attr):
                     continue
-                if stat.S_ISDIR(attr.mode) and self._found_again(directory, name, attr, event):
-                    continue
-                if name in children:
+                child = children.get(name)
+                if child is None or not same_object(child, attr):
+                    node = self.known_as(attr)
+                    if (
+                        node is not None
+                        and self._lacked(node, directory, names)
+                        and self._found_again(node, directory, name, attr, event)
+                    ):
+                        continue
+                if child is not None:
                     self._put_remote(directory, name, attr, event)
                 else:
                     node = self.adopt(attr)
@@ -80,10 +93,10 @@ class Table(Nodes):
     def finish_merge(self, directory: Directory, names: set[bytes], event: int) -> None:
         """All entries of the listing were merged: what is not among them is gone."""
         for name in [n for n in directory.children if n not in names]:
-            if directory.held(name) or directory.children[name].pending:
-                self._stash(directory, name, event, None)
-            elif not self.log.is_stale(directory.ino, name, event):
-                self.remove_remote(directory, name)
+            if self.vanished is None:
+                self._vanish(directory, name, event)
+            else:
+                self.vanished[directory.ino, name] = directory, directory.children[name], event
         if directory.hidden is not None:
             directory.hidden &= names
         if not directory.complete and directory.nlink > 1 and not directory.hidden:
@@ -91,16 +104,51 @@ class Table(Nodes):
             directory.nlink = 2 + sum(child.is_dir for child in directory.children.values())
         directory.complete = True
 
-    def _found_again(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> bool:
-        """Work in a directory of a listing that was renamed, if that is not known yet.
+    def remove_vanished(self, count: int) -> bool:
+        """Work in what no listing has shown elsewhere, some of it; whether there is more."""
+        for _ in range(count):
+            if not self.vanished:
+                return False
+            (_ino, name), (directory, node, event) = self.vanished.popitem()
+            if directory.children.get(name) is node:
+                self._vanish(directory, name, event)
+        return True
 
-        The event of it may be on its way, or lost with the link.
+    def _vanish(self, directory: Directory, name: bytes, event: int) -> None:
+        """A listing that is as old as `event` lacks the name."""
+        if directory.held(name) or directory.children[name].pending:
+            self._stash(directory, name, event, None)
+        elif not self.log.is_stale(directory.ino, name, event):
+            self.remove_remote(directory, name)
+
+    def may_come_from_elsewhere(
+        self, directory: Directory, entries: Iterable[tuple[bytes, Attributes]], names: set[bytes]
+    ) -> bool:
+        """Whether a listing shows an object that is known under a name not known to be gone."""
+        for name, attr in entries:
+            child = directory.children.get(name)
+            if child is None or not same_object(child, attr):
+                node = self.known_as(attr)
+                if node is not None and not self._lacked(node, directory, names):
+                    return True
+        return False
+
+    def _lacked(self, node: Node, directory: Directory, names: set[bytes]) -> bool:
+        """Whether the listing of this directory, or an earlier one, lacks the name of an object.
+
+        The number alone does not tell: below a mount in the box others have the same ones.
         """
-        node = self.known_directory(attr)
-        if node is None or node.parent is None:
-            return False
         source, old = node.parent, node.name
-        if (source is directory and old == name) or self.log.is_stale(source.ino, old, event):
+        if source is None or source is directory:
+            return old not in names
+        return self.vanished is not None and (source.ino, old) in self.vanished
+
+    def _found_again(
+        self, node: Node, directory: Directory, name: bytes, attr: Attributes, event: int
+    ) -> bool:
+        """Work in that an object was renamed: the event is on its way, or lost with the link."""
+        source, old = node.parent, node.name
+        if source is None or self.log.is_stale(source.ino, old, event):
             return False
         above: Directory | None = directory
         while above is not None:

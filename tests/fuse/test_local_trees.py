@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.accounts import as_launcher
 from tests.support.commands import run
 from tests.support.mounts import PLAIN, MountedBox
 from tests.support.posix import renameat2
@@ -176,6 +178,43 @@ def test_trees_follow_the_directories_above(box: MountedBox) -> None:
     (box.mount / "full" / "target").mkdir()
     (box.mount / "empty").mkdir()
     fails(errno.ENOTEMPTY, os.rename, box.mount / "empty", box.mount / "full")
+
+
+def renamed_unseen(box: MountedBox, before: str, after: str) -> None:
+    """Rename in the box while its helper sees nothing; another one starts."""
+    box.sync()  # what was read has another time of access: that is a change of ours
+    for pid in box.helpers():
+        as_launcher(os.kill, pid, signal.SIGSTOP)
+    box.account.perform(os.rename, box.box / before, box.box / after)
+    for pid in box.helpers():
+        as_launcher(os.kill, pid, signal.SIGKILL)
+    wait_until((box.mount / after).exists, what=f"{after} instead of {before}")
+
+
+def test_trees_follow_what_was_renamed_while_the_link_was_down(box: MountedBox) -> None:
+    """No event tells of it: the snapshot of the next connection does, from the top down."""
+    project, moved, back = (box.mount / name for name in ("project", "other/moved", "back"))
+    (project / "target").mkdir(parents=True)
+    (project / "target" / "x").write_text("x")
+    (project / "file").write_text("of the box")
+    (box.mount / "other").mkdir()
+    box.sync()
+    with (project / "file").open() as file:
+        inode = project.stat().st_ino
+        renamed_unseen(box, "project", "other/moved")
+        assert (moved / "target" / "x").read_text() == "x"
+        assert file.read() == "of the box"
+        renamed_unseen(box, "other/moved", "back")
+        assert (back / "target" / "x").read_text() == "x"
+        assert back.stat().st_ino == inode
+        renamed_unseen(box, "back/file", "other/file")
+        inode = os.fstat(file.fileno()).st_ino
+        assert (box.mount / "other" / "file").stat().st_ino == inode
+    assert sorted(os.listdir(box.mount)) == ["back", "other"]
+    assert os.listdir(back) == ["target"]
+    (box.mount / "other" / "file").write_text("of the mount")
+    box.sync()
+    assert (box.box / "other" / "file").read_text() == "of the mount"
 
 
 def test_kept_over_remounts_and_told_by_status(box: MountedBox) -> None:

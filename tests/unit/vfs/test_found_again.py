@@ -51,12 +51,51 @@ def test_it_keeps_its_node(table: Table, told: Told, moves: list[tuple[bytes, by
 
 
 def test_in_another_directory(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    """While all of them are listed, after one in which it is missing."""
     node = child(table, b"b")
+    table.vanished = {}
+    listing(table, table.root, {b"d": OTHER}, 1)
+    assert not table.may_come_from_elsewhere(child(table, b"d"), [(b"c", DIR)], {b"c"})
     listing(table, child(table, b"d"), {b"c": DIR}, 1)
+    assert not table.remove_vanished(9)
     assert set(table.root.children) == {b"d"}
     assert child(table, b"d/c") is node
     assert moves == [(b"b", b"d/c")]
     assert (table.root.nlink, child(table, b"d").nlink) == (3, 3)
+
+
+def test_a_file(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
+    listing(table, child(table, b"d"), {b"f": attributes(12, size=3)})
+    node = table.resolve(b"d/f")
+    listing(table, child(table, b"d"), {b"g": attributes(12, size=3)}, 1)
+    assert table.resolve(b"d/g") is node
+    grown = attributes(12, size=4)
+    listing(table, child(table, b"d"), {b"h": grown}, 1)
+    assert table.resolve(b"d/h") is not node
+    assert moves == []
+
+
+def test_it_waits_until_it_is_missing_elsewhere(
+    table: Table, moves: list[tuple[bytes, bytes]]
+) -> None:
+    """Below a mount in the box an object may have the number, and the times, of another one."""
+    node = child(table, b"b")
+    table.vanished = {}
+    assert table.may_come_from_elsewhere(child(table, b"d"), [(b"c", DIR)], {b"c"})
+    listing(table, child(table, b"d"), {b"c": DIR}, 1)
+    listing(table, table.root, {b"b": DIR, b"d": OTHER}, 1)
+    assert child(table, b"b") is node
+    assert child(table, b"d/c") is not node
+    assert moves == []
+
+
+def test_what_is_nowhere_is_removed(table: Table) -> None:
+    table.vanished = {}
+    listing(table, table.root, {}, 1)
+    assert set(table.root.children) == {b"b", b"d"}
+    assert table.remove_vanished(1)
+    assert not table.remove_vanished(9)
+    assert table.root.children == {}
 
 
 def test_over_another_one(table: Table, moves: list[tuple[bytes, bytes]]) -> None:
@@ -95,7 +134,7 @@ def test_what_is_known_of_the_old_name_is_younger(
     table.log.begin()
     node = child(table, b"b")
     table.remote_name(table.root, b"b", DIR, 5)
-    table.merge(child(table, b"d"), [(b"c", DIR)], 4)
+    table.merge(table.root, [(b"c", DIR)], 4, {b"c", b"d"})
     assert table.root.children[b"b"] is node
     assert moves == []
 
@@ -104,6 +143,7 @@ def test_not_into_itself(table: Table, moves: list[tuple[bytes, bytes]]) -> None
     """`mv d/above x && mv d x/above`, and only the last is known."""
     above = attributes(13, mode=DIRECTORY, nlink=2)
     listing(table, child(table, b"d"), {b"above": above})
+    table.vanished = {(1, b"d"): (table.root, child(table, b"d"), 0)}
     listing(table, child(table, b"d/above"), {b"d": OTHER})
     assert child(table, b"d").path() == b"d"
     assert child(table, b"d/above/d") is not child(table, b"d")

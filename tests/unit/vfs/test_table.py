@@ -68,7 +68,7 @@ def table(told: Told) -> Table:
 def listing(
     table: Table, directory: Directory, entries: dict[bytes, Attributes], event: int = 0
 ) -> None:
-    table.merge(directory, entries.items(), event)
+    table.merge(directory, entries.items(), event, set(entries))
     table.finish_merge(directory, set(entries), event)
 
 
@@ -105,7 +105,8 @@ def test_a_listing_makes_a_directory_complete(table: Table) -> None:
 
 
 def test_the_box_inode_number_is_shown_unless_it_is_taken(table: Table) -> None:
-    listing(table, table.root, {b"a": attributes(10), b"b": attributes(10), b"c": attributes(1)})
+    taken = attributes(10, time=2)
+    listing(table, table.root, {b"a": attributes(10), b"b": taken, b"c": attributes(1)})
     numbers = [table.root.children[name].ino for name in (b"a", b"b", b"c")]
     assert numbers[0] == 10
     assert all(number > 1 << 48 for number in numbers[1:])
