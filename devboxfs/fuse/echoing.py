@@ -24,7 +24,7 @@ from pyfuse3 import (
 from devboxfs.core.node import Directory, Node
 from devboxfs.fuse.attributes import absent, entry_attributes
 from devboxfs.fuse.boundary import handler
-from devboxfs.fuse.echo import Echo, Token
+from devboxfs.fuse.echo_tokens import Token, Tokens
 from devboxfs.fuse.local_operations import LocalOperations
 from devboxfs.vfs.filesystem import FileSystem
 from devboxfs.vfs.presentation import Presentation
@@ -39,9 +39,9 @@ def _refused() -> OSError:
 class EchoingOperations(LocalOperations):
     """What the kernel asks, on behalf of whom."""
 
-    def __init__(self, filesystem: FileSystem, owners: Presentation, echo: Echo) -> None:
+    def __init__(self, filesystem: FileSystem, owners: Presentation, tokens: Tokens) -> None:
         super().__init__(filesystem, owners)
-        self._echo = echo
+        self._tokens = tokens
         self._empty: set[int] = set()
         """Handles of the process: nothing is read or written by them."""
 
@@ -52,15 +52,15 @@ class EchoingOperations(LocalOperations):
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        echo = self._echo
-        if ctx.pid == echo.pid:
-            waits, node = echo.before(parent_inode, name)
+        tokens = self._tokens
+        if ctx.pid == tokens.pid:
+            waits, node = tokens.before(parent_inode, name)
             if waits:
                 if node is None:
                     return absent(cacheable=False)
                 return self._before(node)
         entry = await super().lookup(parent_inode, name, ctx)
-        if echo.volatile(parent_inode, name):
+        if tokens.volatile(parent_inode, name):
             entry.entry_timeout = 0
         return entry
 
@@ -73,7 +73,7 @@ class EchoingOperations(LocalOperations):
         return entry
 
     def _take(self, *key: object) -> Token:
-        token = self._echo.take(*key)
+        token = self._tokens.take(*key)
         if token is None:
             raise _refused()
         return token
@@ -85,10 +85,10 @@ class EchoingOperations(LocalOperations):
         if not isinstance(directory, Directory) or directory.children.get(name) is not node:
             token.arrived = False
             raise _refused()
-        self._echo.repeated(token)
+        self._tokens.repeated(token)
         entry = self._entry(node)
         entry.attr_timeout = 0  # see setattr
-        if self._echo.volatile(parent, name):
+        if self._tokens.volatile(parent, name):
             entry.entry_timeout = 0
         return entry
 
@@ -97,7 +97,7 @@ class EchoingOperations(LocalOperations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             return self._appear("mkdir", parent_inode, name)
         return await super().mkdir(parent_inode, name, mode, ctx)
 
@@ -106,7 +106,7 @@ class EchoingOperations(LocalOperations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             return self._appear("mknod", parent_inode, name)
         return await super().mknod(parent_inode, name, mode, rdev, ctx)
 
@@ -115,7 +115,7 @@ class EchoingOperations(LocalOperations):
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             return self._appear("symlink", parent_inode, name)
         return await super().symlink(parent_inode, name, target, ctx)
 
@@ -124,7 +124,7 @@ class EchoingOperations(LocalOperations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             return self._empty_handle(), self._appear("create", parent_inode, name)
         return await super().create(parent_inode, name, mode, flags, ctx)
 
@@ -133,7 +133,7 @@ class EchoingOperations(LocalOperations):
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             raise _refused()
         return await super().link(inode, new_parent_inode, new_name, ctx)
 
@@ -143,19 +143,19 @@ class EchoingOperations(LocalOperations):
         if isinstance(directory, Directory) and directory.children.get(name) is token.node:
             token.arrived = False
             raise _refused()
-        self._echo.repeated(token)
+        self._tokens.repeated(token)
 
     @handler
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             return self._vanish("unlink", parent_inode, name)
         return await super().unlink(parent_inode, name, ctx)
 
     @handler
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             return self._vanish("rmdir", parent_inode, name)
         return await super().rmdir(parent_inode, name, ctx)
 
@@ -170,7 +170,7 @@ class EchoingOperations(LocalOperations):
         ctx: RequestContext,
     ) -> None:
         """See pyfuse3.Operations."""
-        if ctx.pid != self._echo.pid:
+        if ctx.pid != self._tokens.pid:
             return await super().rename(
                 parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx
             )
@@ -184,7 +184,7 @@ class EchoingOperations(LocalOperations):
         ):
             token.arrived = False
             raise _refused()
-        self._echo.repeated(token)
+        self._tokens.repeated(token)
 
     # -- attributes --------------------------------------------------------------------------------
 
@@ -198,10 +198,10 @@ class EchoingOperations(LocalOperations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         """See pyfuse3.Operations."""
-        if ctx.pid != self._echo.pid:
+        if ctx.pid != self._tokens.pid:
             return await super().setattr(inode, attr, fields, fh, ctx)
         # A file that was created is written to next, as far as watchers can see.
-        if fields.update_size or not (self._empty or self._echo.expects("set", int(inode))):
+        if fields.update_size or not (self._empty or self._tokens.expects("set", int(inode))):
             raise _refused()
         entry = entry_attributes(self._fs.node(inode), self._owners)
         # Here, unlike after getattr, the kernel takes over what it is told even if it was asked to
@@ -214,7 +214,7 @@ class EchoingOperations(LocalOperations):
         self, inode: InodeT, name: pyfuse3.XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             raise _refused()
         return await super().setxattr(inode, name, value, ctx)
 
@@ -223,7 +223,7 @@ class EchoingOperations(LocalOperations):
         self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext
     ) -> None:
         """See pyfuse3.Operations."""
-        if ctx.pid == self._echo.pid:
+        if ctx.pid == self._tokens.pid:
             raise _refused()
         return await super().removexattr(inode, name, ctx)
 
@@ -237,9 +237,9 @@ class EchoingOperations(LocalOperations):
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """See pyfuse3.Operations."""
-        if ctx.pid != self._echo.pid:
+        if ctx.pid != self._tokens.pid:
             return await super().open(inode, flags, ctx)
-        if flags & os.O_TRUNC or not self._echo.expects("set", int(inode)):
+        if flags & os.O_TRUNC or not self._tokens.expects("set", int(inode)):
             raise _refused()
         return self._empty_handle()
 
@@ -248,7 +248,7 @@ class EchoingOperations(LocalOperations):
         """See pyfuse3.Operations."""
         await super().readdir(fh, start_id, token)
         if fh in self._directories:
-            self._echo.forget_listed(self._directories[fh].node)
+            self._tokens.forget_listed(self._directories[fh].node)
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

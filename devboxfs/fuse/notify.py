@@ -18,7 +18,7 @@ import pyfuse3
 import trio
 
 from devboxfs.core.node import Node
-from devboxfs.fuse.echo import Echo, Token
+from devboxfs.fuse.echo_tokens import Token, Tokens
 
 __all__ = ["Notifier"]
 
@@ -47,7 +47,7 @@ class Notifier:
 
     def __init__(self) -> None:
         self._queue: deque[_Entry | _Inode | Token] = deque()
-        self.echo = Echo(self._put, self.entry)
+        self.tokens = Tokens(self._put, self.entry)
         """Changes for which local watchers wait; each follows the notices that came before it."""
         self._wanted = trio.Event()
         self.sent = 0
@@ -87,7 +87,7 @@ class Notifier:
 
         Names whose change is still to be repeated for watchers, too.
         """
-        self.echo.show()
+        self.tokens.show()
         wanted = self._queued
         while self._delivered < wanted:
             await self._delivery.wait()
@@ -109,7 +109,7 @@ class Notifier:
                     )
                 for token in taken:
                     if isinstance(token, Token):
-                        self.echo.submit(token)
+                        self.tokens.submit(token)
                 self.sent += len(notices)
                 self._delivered += count
                 delivery, self._delivery = self._delivery, trio.Event()

@@ -24,7 +24,9 @@ import trio
 from devboxfs import mountpoint
 from devboxfs.config import ExitCode, MountConfig, MountError
 from devboxfs.control import ControlServer
+from devboxfs.fuse.echo import Echo
 from devboxfs.fuse.echoing import EchoingOperations
+from devboxfs.fuse.repeater import Repeater
 from devboxfs.mount.answers import Answers, report_progress
 from devboxfs.mount.parts import Parts, service_of
 from devboxfs.vfs.filesystem import FileSystem, Settings
@@ -83,6 +85,8 @@ class _Life:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._echo = Echo(parts.notifier.tokens)
+        self._repeater = Repeater(self._echo)
         self._table_exists = trio.Event()
         self._serving = trio.CancelScope()
         self._served = trio.Event()
@@ -218,9 +222,9 @@ class _Life:
 
     def _mount(self, transport: FileTransport, filesystem: FileSystem) -> None:
         peer = transport.peer
-        filesystem.table.watchers = self._parts.notifier.echo
-        self._parts.notifier.echo.drop = filesystem.table.drop_if_unused
-        self._parts.notifier.echo.mounted = filesystem.table.root.name
+        filesystem.table.watchers = self._echo
+        self._echo.tokens.drop = filesystem.table.drop_if_unused
+        self._echo.mounted = filesystem.table.root.name
         config = self._parts.config
         mountpoint_bytes, subpath = os.fsencode(config.mountpoint), os.fsencode(config.subpath)
         owners = Presentation(
@@ -237,7 +241,7 @@ class _Life:
         )
         try:
             pyfuse3.init(
-                EchoingOperations(filesystem, owners, self._parts.notifier.echo),
+                EchoingOperations(filesystem, owners, self._echo.tokens),
                 str(self._parts.config.mountpoint),
                 set(self._parts.config.fuse_options),
             )
@@ -252,7 +256,7 @@ class _Life:
         nursery.start_soon(self._stop_when_asked)
         async with trio.open_nursery() as inner:
             inner.start_soon(self._parts.notifier.run)
-            inner.start_soon(self._parts.notifier.echo.run, self._parts.config.mountpoint)
+            inner.start_soon(self._repeater.run, self._parts.config.mountpoint)
             inner.start_soon(self._tune)
             ready()
             # pyfuse3 polls /dev/fuse and then reads it blocking. A process that is killed in
@@ -309,11 +313,11 @@ class _Life:
     async def _on_unmount(self, params: Json, progress: Progress) -> Json:
         timeout = params.get("timeout")
         reason = self._left = await self._flush(progress, timeout)
-        await self._parts.notifier.echo.pause()
+        await self._repeater.pause()
         try:
             await trio.to_thread.run_sync(mountpoint.unmount, self._parts.config.mountpoint)
         except BaseException:
-            self._parts.notifier.echo.resume()
+            self._repeater.resume()
             raise
         # The kernel ends the main loop, unless another mount namespace has a copy of this mount: a
         # container that was started meanwhile. It stays there, dead.

@@ -110,7 +110,7 @@ async def status_of(parts: Parts) -> MountStatus:
             "last_error": figures.last_error or "",
         },
         tree={"nodes": len(filesystem.table.nodes), **asdict(remote)},
-        watchers=asdict(parts.notifier.echo.statistics()),
+        watchers=asdict(parts.notifier.tokens.statistics()),
         reader=asdict(filesystem.reader.statistics()),
         locks=asdict(filesystem.locks.statistics()),
         options=parts.config.presentation,
