@@ -1,7 +1,11 @@
 """The adapter for a mount with directories of this machine in it (vfs/local_tree.py).
 
 What concerns the box passes through. An inode number tells whose an object is; for the entries of
-the box's directories the name does, and only a directory of this machine can be found there.
+the box's directories the name does (vfs/local_names.py), and only a directory of this machine can
+be found there.
+
+One file although it is long: pyfuse3 wants all that the kernel may ask as methods of one object,
+and nearly each of them is here only to say whose the request is.
 """
 
 from __future__ import annotations
@@ -23,21 +27,18 @@ from pyfuse3 import (
     RequestContext,
 )
 
-from devboxfs.core.node import Directory, Node
 from devboxfs.fuse.attributes import LOCAL_CACHE_SECONDS, absent, local_attributes
 from devboxfs.fuse.boundary import handler
 from devboxfs.fuse.operations import DevboxOperations
 from devboxfs.vfs.filesystem import FileSystem
+from devboxfs.vfs.local_names import LocalNames
 from devboxfs.vfs.local_nodes import LOCAL_INO, LocalFile, LocalListing, LocalNode
 from devboxfs.vfs.local_tree import Maker
 from devboxfs.vfs.metadata import AttributeChange
+from devboxfs.vfs.namespace import oserror
 from devboxfs.vfs.presentation import Presentation
 
 __all__ = ["LocalOperations"]
-
-
-def _error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
 
 
 class LocalOperations(DevboxOperations):
@@ -47,6 +48,7 @@ class LocalOperations(DevboxOperations):
         super().__init__(filesystem, owners)
         self._local = filesystem.local
         self._visibility = filesystem.visibility
+        self._names = LocalNames(filesystem)
         self._local_files: dict[int, LocalFile] = {}
         self._local_listings: dict[int, LocalListing] = {}
 
@@ -91,13 +93,6 @@ class LocalOperations(DevboxOperations):
             else:
                 self._fs.forget(inode, count)
 
-    def _check_free(self, parent: InodeT, name: bytes) -> None:
-        """Refuse to make something where a tree is."""
-        if self._visibility.has_local:
-            directory = self._fs.directory(parent)
-            if self._local.root(directory, name) is not None:
-                raise _error(errno.EEXIST)
-
     @handler
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
@@ -108,15 +103,12 @@ class LocalOperations(DevboxOperations):
             parent = self._local.node(parent_inode)
             made = self._local.make(parent, name, wanted, self._maker(ctx), target=None)
             return self._local_entry(made)
-        self._check_free(parent_inode, name)
+        self._names.check_free(parent_inode, name)
         directory = self._fs.directory(parent_inode)
         if not self._visibility.is_local(directory, name):
             return await super().mkdir(parent_inode, name, mode, ctx)
-        if await self._fs.namespace.child(directory, name) is not None:
-            raise _error(errno.EEXIST)
-        if directory.parent is None and directory is not self._fs.table.root:
-            raise _error(errno.ENOENT)
-        return self._local_entry(self._local.make_root(directory, name, wanted, self._maker(ctx)))
+        root = await self._names.make_root(directory, name, wanted, self._maker(ctx))
+        return self._local_entry(root)
 
     @handler
     async def mknod(
@@ -125,12 +117,12 @@ class LocalOperations(DevboxOperations):
         """See pyfuse3.Operations."""
         if parent_inode >= LOCAL_INO:
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                raise _error(errno.EPERM)
+                raise oserror(errno.EPERM)
             wanted = self._owners.show_mode(mode & ~ctx.umask)
             parent = self._local.node(parent_inode)
             made = self._local.make(parent, name, wanted, self._maker(ctx), target=None)
             return self._local_entry(made)
-        self._check_free(parent_inode, name)
+        self._names.check_free(parent_inode, name)
         return await super().mknod(parent_inode, name, mode, rdev, ctx)
 
     @handler
@@ -142,7 +134,7 @@ class LocalOperations(DevboxOperations):
             parent = self._local.node(parent_inode)
             made = self._local.make(parent, name, stat.S_IFLNK, self._maker(ctx), target=target)
             return self._local_entry(made)
-        self._check_free(parent_inode, name)
+        self._names.check_free(parent_inode, name)
         return await super().symlink(parent_inode, name, target, ctx)
 
     @handler
@@ -151,11 +143,11 @@ class LocalOperations(DevboxOperations):
     ) -> EntryAttributes:
         """See pyfuse3.Operations. No object has names both here and in the box."""
         if (inode >= LOCAL_INO) is not (new_parent_inode >= LOCAL_INO):
-            raise _error(errno.EXDEV)
+            raise oserror(errno.EXDEV)
         if inode >= LOCAL_INO:
             node, parent = self._local.node(inode), self._local.node(new_parent_inode)
             return self._local_entry(self._local.link(node, parent, new_name))
-        self._check_free(new_parent_inode, new_name)
+        self._names.check_free(new_parent_inode, new_name)
         return await super().link(inode, new_parent_inode, new_name, ctx)
 
     @handler
@@ -163,36 +155,21 @@ class LocalOperations(DevboxOperations):
         """See pyfuse3.Operations."""
         if parent_inode >= LOCAL_INO:
             return self._local.unlink(self._local.node(parent_inode), name)
-        if self._root(parent_inode, name) is not None:
-            raise _error(errno.EISDIR)
+        if self._names.root(parent_inode, name) is not None:
+            raise oserror(errno.EISDIR)
         return await super().unlink(parent_inode, name, ctx)
-
-    def _root(self, parent: InodeT, name: bytes) -> LocalNode | None:
-        if not self._visibility.has_local:
-            return None
-        return self._local.root(self._fs.directory(parent), name)
-
-    def _check_bare(self, node: Node | None) -> None:
-        """Refuse to remove a directory of the box with a tree of this machine somewhere in it."""
-        if self._visibility.has_local and isinstance(node, Directory):
-            trees = self._visibility.store.below(node.path())
-            if any(map(self._visibility.is_local_path, trees)):
-                raise _error(errno.ENOTEMPTY)
 
     @handler
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """See pyfuse3.Operations."""
         if parent_inode >= LOCAL_INO:
             return self._local.rmdir(self._local.node(parent_inode), name)
-        root = self._root(parent_inode, name)
+        root = self._names.root(parent_inode, name)
         directory = self._fs.directory(parent_inode)
-        if root is None:
-            self._check_bare(directory.children.get(name))
-            return await super().rmdir(parent_inode, name, ctx)
-        self._local.remove_root(root)
-        # What the box has under this name may be shown now.
-        if directory.hidden and name in directory.hidden:
-            self._fs.remote.listings.request_rescan(directory)
+        if root is not None:
+            return self._names.remove_root(root, directory, name)
+        self._names.check_bare(directory.children.get(name))
+        return await super().rmdir(parent_inode, name, ctx)
 
     @handler
     async def rename(
@@ -210,8 +187,8 @@ class LocalOperations(DevboxOperations):
             source, target = self._local.node(parent_inode_old), self._local.node(parent_inode_new)
             return self._local.rename(source, name_old, target, name_new, flags)
         if any(local):
-            raise _error(errno.EXDEV)
-        if self._visibility.has_local and await self._renamed_here(
+            raise oserror(errno.EXDEV)
+        if self._visibility.has_local and await self._names.rename(
             self._fs.directory(parent_inode_old),
             name_old,
             self._fs.directory(parent_inode_new),
@@ -222,39 +199,6 @@ class LocalOperations(DevboxOperations):
         return await super().rename(
             parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx
         )
-
-    async def _renamed_here(
-        self, source: Directory, old: bytes, target: Directory, new: bytes, flags: int
-    ) -> bool:
-        """Do what is not for the box: False when all of it is; raises EXDEV for what is half so."""
-        root, there = self._local.root(source, old), self._local.root(target, new)
-        becomes_local = self._visibility.is_local(target, new)
-        child = await self._fs.namespace.child(target, new)
-        if root is not None:
-            if flags & ~1 or not becomes_local:
-                raise _error(errno.EXDEV)
-            if child is not None:
-                raise _error(errno.ENOTDIR)
-            self._local.rename_root(root, target, new, there, flags)
-            return True
-        node = await self._fs.namespace.child(source, old)
-        if node is None:
-            return False
-        if there is not None and not node.is_dir:
-            raise _error(errno.EISDIR)
-        if there is not None or (node.is_dir and becomes_local):
-            raise _error(errno.EXDEV)
-        if flags & 2 and child is not None and self._visibility.is_local(source, old):
-            raise _error(errno.EXDEV)
-        if child is not None and child is not node and not flags & 2:
-            self._check_bare(child)
-        if isinstance(node, Directory):
-            before, after = node.path(), target.child_path(new)
-            for tree in self._visibility.store.below(before):
-                shown = self._visibility.is_local_path(tree)
-                if shown and not self._visibility.is_local_path(after + tree[len(before) :]):
-                    raise _error(errno.EXDEV)  # it would be hidden by its new place
-        return False
 
     @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -447,7 +391,7 @@ class LocalOperations(DevboxOperations):
     ) -> tuple[FileInfo, EntryAttributes]:
         """See pyfuse3.Operations."""
         if parent_inode < LOCAL_INO:
-            self._check_free(parent_inode, name)
+            self._names.check_free(parent_inode, name)
             return await super().create(parent_inode, name, mode, flags, ctx)
         wanted = self._owners.show_mode(stat.S_IFREG | (mode & 0o7777 & ~ctx.umask))
         parent = self._local.node(parent_inode)
