@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from sealos_devbox import AsyncDevbox
+from sealos_devbox._async import creation, lifecycle, releases
+from sealos_devbox._async.control import boundary, http
+from sealos_devbox._planning.retry import RetryPolicy
 from tests.contract.control import client, control_plane
 from tests.fakes.control_plane import ControlPlane
 
@@ -34,3 +37,16 @@ async def devbox(plane: ControlPlane) -> AsyncIterator[AsyncDevbox]:
     """A client of it."""
     async with client(plane) as devbox:
         yield devbox
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait hundredths of the usual times: what is counted here is looks and attempts."""
+    monkeypatch.setattr(http, "POLICY", RetryPolicy(first_wait=0.005))
+    monkeypatch.setattr(boundary, "_FIRST_WAIT", 0.005)
+    monkeypatch.setattr(lifecycle, "_FIRST_POLL", 0.002)
+    monkeypatch.setattr(lifecycle, "_LONGEST_POLL", 0.01)
+    monkeypatch.setattr(lifecycle, "_LAG", 0.1)
+    monkeypatch.setattr(lifecycle, "_ERROR_GRACE", 0.1)
+    monkeypatch.setattr(creation, "_POLL", 0.005)
+    monkeypatch.setattr(releases, "_POLL", 0.005)

@@ -18,11 +18,9 @@ from sealos_devbox import (
     Resources,
     ServerError,
 )
-from tests.contract.control import client, quick
+from tests.contract.control import client
 from tests.fakes.control_documents import HTML_ERROR, KUBECONFIG, Reply, envelope
 from tests.fakes.control_plane import ControlPlane
-
-__all__ = ["quick"]
 
 pytestmark = pytest.mark.usefixtures("quick")
 GIB = 1024**3

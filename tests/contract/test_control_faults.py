@@ -31,7 +31,7 @@ from sealos_devbox import (
     TransportError,
 )
 from sealos_devbox._planning import kubeconfig
-from tests.contract.control import client, control_plane, quick
+from tests.contract.control import client, control_plane
 from tests.fakes.control_documents import (
     AGENT_TOKEN,
     HTML_ERROR,
@@ -43,8 +43,6 @@ from tests.fakes.control_documents import (
 )
 from tests.fakes.control_plane import ControlPlane
 from tests.fakes.control_serving import serving
-
-__all__ = ["quick"]
 
 pytestmark = pytest.mark.usefixtures("quick")
 DETAIL = "/api/v1/devbox/mybox"

@@ -9,11 +9,8 @@ from sealos_devbox import (
     BoxStateError,
     DeadlineExceededError,
 )
-from tests.contract.control import quick
 from tests.fakes.control_documents import HTML_ERROR, Reply, envelope
 from tests.fakes.control_plane import ControlPlane
-
-__all__ = ["quick"]
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -16,11 +16,9 @@ from sealos_devbox import (
     Secret,
     ServerError,
 )
-from tests.contract.control import client, control_plane, quick
+from tests.contract.control import client, control_plane
 from tests.fakes.control_documents import HTML_ERROR, PEM
 from tests.fakes.control_plane import ControlPlane
-
-__all__ = ["quick"]
 
 pytestmark = pytest.mark.usefixtures("quick")
 GIB = 1024**3

@@ -10,10 +10,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from sealos_devbox import ServerError
 from sealos_devbox._async.control import tracing
-from tests.contract.control import client, control_plane, quick
+from tests.contract.control import client, control_plane
 from tests.fakes.control_documents import HTML_ERROR, TOKEN
-
-__all__ = ["quick"]
 
 pytestmark = pytest.mark.usefixtures("quick")
 

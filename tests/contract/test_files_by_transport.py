@@ -18,6 +18,7 @@ from sealos_devbox._transport.shell.transport import open_shell_transport
 from sealos_devbox.secret import Secret
 from tests.contract.file_contract import FileContract, WeakFileContract
 from tests.contract.test_exec_channel import TARGET, access_to
+from tests.contract.transport_suite import OpensTransports
 from tests.fakes.agent import TOKEN, FakeAgent, serve
 from tests.fakes.exec_server import exec_server
 from tests.fakes.helper import helper_binary
@@ -40,22 +41,13 @@ async def files_by(open_transport: Callable[[], AbstractAsyncContextManager[File
         yield AsyncFiles(connect(), connect)
 
 
-class ByTransport:
+class ByTransport(OpensTransports):
     """Gives the fixture of the contract, from `open_transport`."""
-
-    @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
-        root = tmp_path / "box"
-        root.mkdir()
-        return root
 
     @pytest.fixture
     async def files(self, root: Path) -> AsyncIterator[AsyncFiles]:
         async with files_by(lambda: self.open_transport(root)) as files:
             yield files
-
-    def open_transport(self, root: Path) -> AbstractAsyncContextManager[FileTransport]:
-        raise NotImplementedError
 
 
 class TestHelperOverExec(ByTransport, FileContract):

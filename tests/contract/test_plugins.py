@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from sealos_devbox import AsyncDevbox, ConfigurationError, DevboxConfig, write_profile
-from tests.contract.control import TIMEOUTS, control_plane, quick
+from tests.contract.control import TIMEOUTS, control_plane
 from tests.fakes.control_documents import KUBECONFIG, TOKEN
 from tests.fakes.control_plane import ControlPlane
-
-__all__ = ["quick"]
 
 pytestmark = pytest.mark.usefixtures("quick", "installed")
 

@@ -11,8 +11,8 @@ import pytest
 from sealos_devbox._transport.base import FileTransport
 
 
-class TransportSuite:
-    """Opens transports to a directory; says what one is asked to keep."""
+class OpensTransports:
+    """Opens transports to a directory."""
 
     def open_transport(self, root: Path) -> AbstractAsyncContextManager[FileTransport]:
         raise NotImplementedError
@@ -22,6 +22,10 @@ class TransportSuite:
         root = tmp_path / "box"
         root.mkdir()
         return root
+
+
+class TransportSuite(OpensTransports):
+    """Says what a transport is asked to keep."""
 
     @pytest.fixture
     async def transport(self, root: Path) -> AsyncIterator[FileTransport]:
