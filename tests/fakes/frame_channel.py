@@ -7,9 +7,7 @@ from collections.abc import Callable
 import anyio
 
 from sealos_devbox._transport.base import ByteChannel
-
-HEADER = 10
-MAGIC = 8
+from tests.support.frame_buffer import FrameBuffer
 
 
 class LinkCutError(Exception):
@@ -22,9 +20,8 @@ class FrameChannel:
     def __init__(self, inner: ByteChannel, before: Callable[[str], None]) -> None:
         self._inner = inner
         self._before = before
-        self._out = b""
-        self._in = b""
-        self._magic = MAGIC
+        self._out = FrameBuffer(magic=False)
+        self._in = FrameBuffer(magic=True)
         self._cut = False
 
     @property
@@ -33,31 +30,22 @@ class FrameChannel:
 
     async def send(self, data: bytes) -> None:
         self._check()
-        self._out += data
-        while (frame := self._first(self._out)) is not None:
+        self._out.feed(data)
+        while frame := self._out.first():
             self._pass("sent")
-            self._out = self._out[len(frame) :]
+            self._out.drop(frame)
             await self._inner.send(frame)
 
     async def receive(self) -> bytes:
         while True:
             self._check()
-            if self._magic and len(self._in) >= self._magic:
-                magic, self._in, self._magic = self._in[: self._magic], self._in[self._magic :], 0
+            if magic := self._in.take_magic():
                 return magic
-            frame = None if self._magic else self._first(self._in)
-            if frame is not None:
+            if frame := self._in.first():
                 self._pass("received")
-                self._in = self._in[len(frame) :]
+                self._in.drop(frame)
                 return frame
-            self._in += await self._inner.receive()
-
-    @staticmethod
-    def _first(data: bytes) -> bytes | None:
-        if len(data) < HEADER:
-            return None
-        size = HEADER + int.from_bytes(data[:4], "big")
-        return data[:size] if len(data) >= size else None
+            self._in.feed(await self._inner.receive())
 
     def _pass(self, direction: str) -> None:
         try:

@@ -31,6 +31,7 @@ import anyio
 
 from sealos_devbox._transport.base import ByteChannel
 from sealos_devbox._transport.subprocess import SubprocessChannel
+from tests.support.frame_buffer import FrameBuffer
 
 KINDS = ("journal", "sent", "received")
 HELPER_POINTS = (
@@ -40,9 +41,6 @@ HELPER_POINTS = (
 """Where the helper kills itself when it is told to, see its apply/fault.go."""
 
 SIZE = 4 * (len(KINDS) + 1)
-HEADER = 10
-MAGIC = 8
-"""Bytes that a helper says before its first frame."""
 
 # What lies in the directory of journals, and the names that a journal has while it comes and goes.
 _OURS = re.compile(r"(segment-\d+|spool-\d+-\d+|owner|meta|(new-|old-)?[0-9a-f]{32})")
@@ -172,10 +170,8 @@ class FaultyChannel:
     def __init__(self, inner: SubprocessChannel, points: Points) -> None:
         self._inner = inner
         self._points = points
-        self._out = b""
-        self._in = b""
-        self._ready = [b""]
-        self._magic = MAGIC
+        self._out = FrameBuffer(magic=False)
+        self._in = FrameBuffer(magic=True)
         self._down = ""
         self._receiving = anyio.CancelScope()
         self._after = False
@@ -187,10 +183,10 @@ class FaultyChannel:
 
     async def send(self, data: bytes) -> None:
         self._check()
-        self._out += data
-        while frame := self._first(self._out):
+        self._out.feed(data)
+        while frame := self._out.first():
             self._pass("sent")
-            self._out = self._out[len(frame) :]
+            self._out.drop(frame)
             if self._points.strikes("sent"):
                 await self._inner.send(frame[: len(frame) // 2])
                 self._strike()
@@ -204,13 +200,11 @@ class FaultyChannel:
             self._pass("received")
         while True:
             self._check()
-            if self._magic and len(self._in) >= self._magic:
-                magic, self._in, self._magic = self._in[: self._magic], self._in[self._magic :], 0
+            if magic := self._in.take_magic():
                 return magic
-            frame = b"" if self._magic else self._first(self._in)
-            if frame:
+            if frame := self._in.first():
                 self._pass("received")
-                self._in = self._in[len(frame) :]
+                self._in.drop(frame)
                 self._after = True
                 if self._points.strikes("received"):
                     self._after = False
@@ -218,12 +212,7 @@ class FaultyChannel:
                         return frame[: len(frame) // 2]
                 return frame
             with anyio.CancelScope() as self._receiving:
-                self._in += await self._inner.receive()
-
-    @staticmethod
-    def _first(data: bytes) -> bytes:
-        size = HEADER + int.from_bytes(data[:4], "big")
-        return data[:size] if len(data) >= max(size, HEADER) else b""
+                self._in.feed(await self._inner.receive())
 
     def _pass(self, kind: str) -> None:
         if self._points.strikes(kind):
