@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 import stat as _stat
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -96,16 +97,17 @@ def _nanoseconds(text: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
 
 
-class Dialect:
+class Dialect(ABC):
     """What the tools of a box can say of a file."""
 
-    name: str = ""
-    nanoseconds: bool = False
+    name: str
+    nanoseconds: bool
 
+    @abstractmethod
     def describe(self, paths: Iterable[bytes], *, follow: bool = False) -> bytes:
         """Return the script that describes each path, or complains of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tree(
         self, path: bytes, *, least: int, most: int | None, prune: Collection[bytes] = ()
     ) -> bytes:
@@ -113,19 +115,18 @@ class Dialect:
 
         prune: names of directories that are not looked into.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def version(self, word: bytes) -> bytes:
         """Return the command that prints the version of the file that a shell word names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def version_text(self, version: Version) -> bytes:
         """Return what `version` prints for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parse(self, output: bytes) -> list[tuple[bytes, Attributes]]:
         """Return (path, attributes) of what was described."""
-        raise NotImplementedError
 
 
 class _Gnu(Dialect):
@@ -196,6 +197,7 @@ class _Gnu(Dialect):
 
 class _Busybox(Dialect):
     name = "busybox"
+    nanoseconds = False
 
     _STAT = b"stat -c '%f %h %u %g %s %i %Y %Z %X %b %n//'"
     _LINKS = (
