@@ -275,7 +275,7 @@ func TestAbandon(t *testing.T) {
 		}
 		done <- true
 	}()
-	time.Sleep(5 * time.Millisecond)
+	waitFor(t, "no room for more", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return stuck.held >= streamRoom })
 	stuck.Abandon()
 	<-done
 }
