@@ -1,10 +1,14 @@
-"""The best way to a box: the helper that runs in it, over any byte channel (sdk/PROTOCOL.md)."""
+"""The best way to a box: the helper that runs in it, over any byte channel (sdk/PROTOCOL.md).
+
+One file although it is long: FileTransport asks for a method for each operation, and each says no
+more than how that one travels. What several need is in connection.py, streams.py and upload.py.
+"""
 
 from __future__ import annotations
 
 import builtins
 import errno
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -14,6 +18,7 @@ from msgspec.msgpack import Decoder
 
 from sealos_devbox._protocol import messages
 from sealos_devbox._protocol.exchange import Exchange
+from sealos_devbox._protocol.lists import parts_of, place
 from sealos_devbox._transport.base import ByteChannel, CommandStream, RecordStream
 from sealos_devbox._transport.connection import HelperConnection
 from sealos_devbox._transport.streams import Command, Records
@@ -35,9 +40,6 @@ from sealos_devbox.types import (
 
 __all__ = ["HelperTransport", "open_helper_transport"]
 
-REQUEST_SIZE: Final = 96 * 1024
-"""Of the lists in one request, so that it fits into a frame; longer ones are asked for in several
-requests at once."""
 DECODED_AT_ONCE: Final = 131072
 """Bytes decoded before the event loop gets its turn: about a millisecond."""
 
@@ -125,14 +127,14 @@ class HelperTransport:
         exchanges = []
         answers: list[Attributes | int | None] = [None] * len(paths)
         try:
-            for first, part in _parts(paths, [len(path) + 5 for path in paths]):
+            for first, part in parts_of(paths, [len(path) + 5 for path in paths]):
                 exchanges.append((first, self._connection.open("stat_many", part, follow)))
             for first, exchange in exchanges:
                 await self._connection.wait_done(exchange)
                 self._connection.outcome(exchange, None)
                 for record in await self._records(messages.STAT_RECORD, exchange):
                     for entry in record.stats:
-                        _place(answers, first + entry.index, entry.attr, entry.errno)
+                        place(answers, first + entry.index, entry.attr, entry.errno)
         finally:
             for _, exchange in exchanges:
                 self._connection.cancel(exchange)
@@ -210,7 +212,7 @@ class HelperTransport:
         Asks in several requests at once when there are many.
         """
         # 80: a version with a digest.
-        parts = builtins.list(_parts(files, [len(path) + 80 for path, _ in files]))
+        parts = parts_of(files, [len(path) + 80 for path, _ in files])
 
         def start() -> builtins.list[Exchange]:
             return [
@@ -454,31 +456,5 @@ def _as_they_are(_: int, records: builtins.list[T]) -> builtins.list[T]:
     return records
 
 
-def _place(
-    answers: builtins.list[Attributes | int | None],
-    index: int,
-    attr: Attributes | None,
-    number: int,
-) -> None:
-    if not 0 <= index < len(answers) or (attr is None) != bool(number):
-        raise ProtocolError("stat_many answered nonsense")
-    answers[index] = number if attr is None else attr
-
-
 def _content(exchange: Exchange) -> bytes:
     return b"".join([payload for _, payload, _ in exchange.incoming])
-
-
-def _parts(
-    values: Sequence[T], sizes: Sequence[int]
-) -> builtins.list[tuple[int, builtins.list[T]]]:
-    """Cut a list into parts of at most REQUEST_SIZE; returns (index of the first, part)."""
-    parts: list[tuple[int, list[T]]] = []
-    room = 0
-    for index, (value, size) in enumerate(zip(values, sizes, strict=True)):
-        if size > room or not parts:
-            parts.append((index, []))
-            room = REQUEST_SIZE
-        parts[-1][1].append(value)
-        room -= size
-    return parts
