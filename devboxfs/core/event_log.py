@@ -36,6 +36,13 @@ class EventLog:
         if self._under_way == 0:
             self._newest.clear()
 
+    def forget(self) -> None:
+        """Events are numbered anew: what was asked before will have no answer.
+
+        Who asks again on the next connection, without an end in between, hears what is true then.
+        """
+        self._newest.clear()
+
     @property
     def under_way(self) -> bool:
         """Whether there are answers that may be discarded for what is noted."""

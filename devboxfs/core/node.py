@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sealos_devbox.types import Attributes, Version
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from devboxfs.core.extents import ExtentMap
     from devboxfs.core.git_paths import LockKind
 
-__all__ = ["Directory", "Doubt", "FileContent", "Lock", "Node"]
+__all__ = ["Directory", "Doubt", "FileContent", "Lock", "News", "Node"]
 
 
 class Doubt(IntEnum):
@@ -28,6 +28,14 @@ class Doubt(IntEnum):
     """A change of ours of another name of it has moved its ctime, which no outcome told."""
     REFUSED = 2
     """The box has refused a change of it."""
+
+
+class News(NamedTuple):
+    """A state that the box has told, or None for absence, and how old that is."""
+
+    age: tuple[int, int]
+    """Number of the connection, and of the event on it: each connection counts its own."""
+    attr: Attributes | None
 
 
 class FileContent:
@@ -110,8 +118,8 @@ class Node:
         """Journal seq of the last operation on it."""
         self.unsynced = False
         """Changed by us since the box last fsynced it."""
-        self.remote: tuple[int, Attributes | None] | None = None
-        """(event number, state) heard while operations were pending."""
+        self.remote: News | None = None
+        """Heard while operations were pending."""
         self.parent: Directory | None = None
         """The directory of its first name; None for the root and for what has no name left."""
         self.name = b""
@@ -205,8 +213,8 @@ class Directory(Node):
 
         While there are some, what the box says of the name is not shown.
         """
-        self.stash: dict[bytes, tuple[int, Attributes | None]] | None = None
-        """The newest (event number, state) heard for names while they were pending."""
+        self.stash: dict[bytes, News] | None = None
+        """The newest heard of names while they were pending."""
         self.hidden: set[bytes] | None = None
         """Names that the box has and that this mount does not show."""
 

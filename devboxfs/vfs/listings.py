@@ -14,6 +14,7 @@ import trio
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.vfs.link import BoxLink
+from devboxfs.vfs.merging import Merging
 from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.table import Table
 from sealos_devbox import Attributes, BoxFileError, FileTransport, TransportError
@@ -37,6 +38,7 @@ class Listings:
 
     def __init__(self, table: Table, link: BoxLink, pending: Pending) -> None:
         self.table = table
+        self.merging = Merging(table)
         self.link = link
         self.pending = pending
         self.count = 0
@@ -147,10 +149,10 @@ class Listings:
         entries.sort(key=_ino)
         names = {name for name, _attr in entries}
         for start in range(0, len(entries), SLICE):
-            self.table.merge(directory, entries[start : start + SLICE], event, names)
+            self.merging.entries(directory, entries[start : start + SLICE], event, names)
             if start + SLICE < len(entries):
                 await trio.lowlevel.checkpoint()
-        self.table.finish_merge(directory, names, event)
+        self.merging.end(directory, names, event)
 
     async def refresh(self, node: Node) -> None:
         """Bring one object up to date after the box said ESTALE or ENOENT of what is shown.

@@ -134,7 +134,7 @@ class Remote:
         later: list[tuple[bytes, Entries, int]] = []
         entries = 0
         table.log.begin()
-        table.vanished = {}
+        self.listings.merging.vanished = {}
         try:
             await self.pending.wait_moves()
             self.pending.moved_names.clear()
@@ -156,7 +156,7 @@ class Remote:
                 self.listings.root_is(gone=True)
             log.warning("the snapshot of box %s failed: %s", self.link.box.name, exc)
         finally:
-            table.vanished = None
+            self.listings.merging.vanished = None
             table.log.end()
 
     async def _merge(self, path: bytes, entries: Entries, event: int, *, last: bool) -> bool:
@@ -171,14 +171,16 @@ class Remote:
             return last
         else:
             names = {name for name, _attr in entries}
-            if not last and self.table.may_come_from_elsewhere(directory, entries, names):
+            if not last and self.listings.merging.may_come_from_elsewhere(
+                directory, entries, names
+            ):
                 return False
             await self.listings.merge(directory, entries, event)
             self.listings.doubt_if_old(directory, path, event)
         return True
 
     async def _remove_vanished(self) -> None:
-        while self.table.remove_vanished(SLICE):
+        while self.listings.merging.remove_vanished(SLICE):
             await trio.lowlevel.checkpoint()
 
     def _take(self, events: list[Event]) -> None:

@@ -11,13 +11,13 @@ one, because each reads and writes the state of the others.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
 from devboxfs.core.event_log import OWN, EventLog
 from devboxfs.core.git_tree import replaces_files
-from devboxfs.core.node import Directory, Doubt, Node
+from devboxfs.core.node import Directory, Doubt, News, Node
 from devboxfs.vfs.nodes import InodeNumbers, Nodes, same_object
 from devboxfs.vfs.observers import Kernel, Watchers
 from sealos_devbox import Attributes, Version
@@ -37,6 +37,8 @@ class Table(Nodes):
         self.log = EventLog()
         self._ahead: dict[tuple[int, bytes], int] = {}
         """Names whose outcome is younger than events that are still on their way: which ones."""
+        self._connection = 0
+        """Counts connections: the events of each are numbered anew."""
         self._heard = 0
         self.root_gone = False
         """Whether the directory that is mounted was removed in the box."""
@@ -44,8 +46,6 @@ class Table(Nodes):
         """Asks for a listing of a directory whose state is in doubt; set by vfs/listings.py."""
         self.hides: Callable[[Directory, bytes, Attributes], bool] | None = None
         """Whether an object of the box is not shown (vfs/visibility.py); None: none is hidden."""
-        self.vanished: dict[tuple[int, bytes], tuple[Directory, Node, int]] | None = None
-        """Names that listings lack, while all directories are listed: some may be elsewhere."""
         self.moved: Callable[[bytes, bytes], None] = lambda _old, _new: None
         """Hears of every directory that has got another path, and which."""
         self.touched: Callable[[Version, Version], None] = lambda _old, _new: None
@@ -53,111 +53,7 @@ class Table(Nodes):
 
     # -- news from the box -------------------------------------------------------------------------
 
-    def merge(
-        self,
-        directory: Directory,
-        entries: Iterable[tuple[bytes, Attributes]],
-        event: int,
-        names: set[bytes],
-    ) -> None:
-        """Work in entries of a listing that is as old as `event`, and has these names in all."""
-        children = directory.children
-        stale, held = self.log.is_stale, directory.held
-        for name, attr in entries:
-            if directory.pending_names is not None and held(name):
-                self._stash(directory, name, event, attr)
-            elif not stale(directory.ino, name, event):
-                if self.hides is not None and self._hide(directory, name, attr):
-                    continue
-                child = children.get(name)
-                if child is None or not same_object(child, attr):
-                    node = self.known_as(attr)
-                    if (
-                        node is not None
-                        and self._lacked(node, directory, names)
-                        and self._found_again(node, directory, name, attr, event)
-                    ):
-                        continue
-                if child is not None:
-                    self._put_remote(directory, name, attr, event)
-                else:
-                    node = self.adopt(attr)
-                    self.attach(directory, name, node)
-                    if directory.complete:
-                        if node.is_dir and directory.nlink > 1:
-                            directory.nlink += 1
-                        if not self.watchers.appeared(directory, name, node):
-                            # Absence was an answer: the kernel may have cached it.
-                            self.kernel.entry(directory, name)
-
-    def finish_merge(self, directory: Directory, names: set[bytes], event: int) -> None:
-        """All entries of the listing were merged: what is not among them is gone."""
-        for name in [n for n in directory.children if n not in names]:
-            if self.vanished is None:
-                self._vanish(directory, name, event)
-            else:
-                self.vanished[directory.ino, name] = directory, directory.children[name], event
-        if directory.hidden is not None:
-            directory.hidden &= names
-        if not directory.complete and directory.nlink > 1 and not directory.hidden:
-            # News that came meanwhile was not counted.
-            directory.nlink = 2 + sum(child.is_dir for child in directory.children.values())
-        directory.complete = True
-
-    def remove_vanished(self, count: int) -> bool:
-        """Work in what no listing has shown elsewhere, some of it; whether there is more."""
-        for _ in range(count):
-            if not self.vanished:
-                return False
-            (_ino, name), (directory, node, event) = self.vanished.popitem()
-            if directory.children.get(name) is node:
-                self._vanish(directory, name, event)
-        return True
-
-    def _vanish(self, directory: Directory, name: bytes, event: int) -> None:
-        """A listing that is as old as `event` lacks the name."""
-        if directory.held(name) or directory.children[name].pending:
-            self._stash(directory, name, event, None)
-        elif not self.log.is_stale(directory.ino, name, event):
-            self.remove_remote(directory, name)
-
-    def may_come_from_elsewhere(
-        self, directory: Directory, entries: Iterable[tuple[bytes, Attributes]], names: set[bytes]
-    ) -> bool:
-        """Whether a listing shows an object that is known under a name not known to be gone."""
-        for name, attr in entries:
-            child = directory.children.get(name)
-            if child is None or not same_object(child, attr):
-                node = self.known_as(attr)
-                if node is not None and not self._lacked(node, directory, names):
-                    return True
-        return False
-
-    def _lacked(self, node: Node, directory: Directory, names: set[bytes]) -> bool:
-        """Whether the listing of this directory, or an earlier one, lacks the name of an object.
-
-        The number alone does not tell: below a mount in the box others have the same ones.
-        """
-        source, old = node.parent, node.name
-        if source is None or source is directory:
-            return old not in names
-        return self.vanished is not None and (source.ino, old) in self.vanished
-
-    def _found_again(
-        self, node: Node, directory: Directory, name: bytes, attr: Attributes, event: int
-    ) -> bool:
-        """Work in that an object was renamed: the event is on its way, or lost with the link."""
-        source, old = node.parent, node.name
-        if source is None or self.log.is_stale(source.ino, old, event):
-            return False
-        above: Directory | None = directory
-        while above is not None:
-            if above is node:
-                return False
-            above = above.parent
-        return self.remote_move(source, old, directory, name, attr, event)
-
-    def _hide(self, directory: Directory, name: bytes, attr: Attributes | None) -> bool:
+    def hide(self, directory: Directory, name: bytes, attr: Attributes | None) -> bool:
         """Keep count of what is not shown; whether this is not."""
         if attr is None or self.hides is None or not self.hides(directory, name, attr):
             if directory.hidden is not None:
@@ -174,8 +70,9 @@ class Table(Nodes):
     def update(self, node: Node, attr: Attributes, event: int) -> None:
         """Work in the state of an object that is as old as `event`."""
         if node.pending:
-            if node.remote is None or node.remote[0] <= event:
-                node.remote = (event, attr)
+            age = (self._connection, event)
+            if node.remote is None or node.remote.age <= age:
+                node.remote = News(age, attr)
             return
         seen, old = attr, node.box
         if isinstance(node, Directory) and self._keeps_times(node, event):
@@ -239,23 +136,23 @@ class Table(Nodes):
     ) -> None:
         """Work in an event: the name now has this state, or is gone."""
         if directory.held(name):
-            self._stash(directory, name, event, attr)
+            self.stash(directory, name, event, attr)
             return
         if self.overtaken(directory, name, event):
             return
         self.log.note(directory.ino, name, event)
-        if self.hides is not None and self._hide(directory, name, attr):
+        if self.hides is not None and self.hide(directory, name, attr):
             return
         if attr is not None:
             # A listing under way will be too old for the name: it must be here already.
             if name in directory.children or directory.complete or self.log.under_way:
-                self._put_remote(directory, name, attr, event)
+                self.put_remote(directory, name, attr, event)
             elif (known := self._linked(attr)) is not None:
                 self.update(known, attr, event)
         elif (child := directory.children.get(name)) is not None:
             if child.pending:
                 # What we changed of it is still to meet the box's change: that may be a conflict.
-                self._stash(directory, name, event, None)
+                self.stash(directory, name, event, None)
             else:
                 self.remove_remote(directory, name)
 
@@ -326,7 +223,8 @@ class Table(Nodes):
             self.kernel.inode(node, content=False)
             self.rescan(node.parent)
 
-    def _put_remote(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> None:
+    def put_remote(self, directory: Directory, name: bytes, attr: Attributes, event: int) -> None:
+        """Work in the object that a name shown, and not held, is of."""
         child = directory.children.get(name)
         if child is not None and (
             same_object(child, attr) and (child.pending or not self._took_number(child, attr))
@@ -337,7 +235,7 @@ class Table(Nodes):
         if child is not None:
             if child.pending:
                 # What we changed of it is still to meet the box's change: that may be a conflict.
-                self._stash(directory, name, event, attr)
+                self.stash(directory, name, event, attr)
                 return
             tell = _kind(child) != stat.S_IFMT(attr.mode)
             if child.is_file and not tell and child.links is None:
@@ -385,14 +283,13 @@ class Table(Nodes):
         mask = self.watchers.mask or 0
         return bool(mask & IN_MOVED_TO and not mask & IN_MODIFY) or replaces_files(node.parent)
 
-    def _stash(
-        self, directory: Directory, name: bytes, event: int, attr: Attributes | None
-    ) -> None:
+    def stash(self, directory: Directory, name: bytes, event: int, attr: Attributes | None) -> None:
+        """Keep what was heard of a name until our changes of it are settled."""
         if directory.stash is None:
             directory.stash = {}
-        there = directory.stash.get(name)
-        if there is None or there[0] <= event:
-            directory.stash[name] = (event, attr)
+        there, age = directory.stash.get(name), (self._connection, event)
+        if there is None or there.age <= age:
+            directory.stash[name] = News(age, attr)
 
     def _hear(self, directory: Directory, name: bytes, event: int) -> None:
         """Work in what was heard of a name meanwhile, if it is younger than `event`.
@@ -405,10 +302,10 @@ class Table(Nodes):
         heard = directory.stash.pop(name, None)
         if not directory.stash:
             directory.stash = None
-        if heard is None or heard[0] <= event:
+        if heard is None or heard.age <= (self._connection, event):
             return
         if event >= 0:
-            self.remote_name(directory, name, heard[1], heard[0])
+            self.remote_name(directory, name, heard.attr, heard.age[1])
         else:
             self.rescan(directory)
 
@@ -431,7 +328,9 @@ class Table(Nodes):
         """All events up to this one were worked in; None: they are numbered anew."""
         self._heard = number or 0
         if number is None:
+            self._connection += 1
             self._ahead.clear()
+            self.log.forget()
         elif self._ahead:
             self._ahead = {key: last for key, last in self._ahead.items() if last > number}
 
@@ -485,10 +384,10 @@ class Table(Nodes):
             if not directory.held(name):
                 self._hear(directory, name, event)
         heard, node.remote = node.remote, None
-        if heard is not None and heard[0] > event and heard[1] is not None:
-            same = node.box is None or node.box.ino == heard[1].ino
-            if same and not self._took_number(node, heard[1]):
-                self.update(node, heard[1], heard[0])
+        if heard is not None and heard.attr and heard.age > (self._connection, event):
+            same = node.box is None or node.box.ino == heard.attr.ino
+            if same and not self._took_number(node, heard.attr):
+                self.update(node, heard.attr, heard.age[1])
             elif node.parent is not None:
                 self.rescan(node.parent)
         self.drop_if_unused(node)

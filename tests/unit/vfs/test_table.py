@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from devboxfs.core.node import Directory, Doubt, Node
+from devboxfs.vfs.merging import Merging
 from devboxfs.vfs.nodes import ROOT_INO
 from devboxfs.vfs.table import Table
 from sealos_devbox import Attributes
@@ -68,8 +69,9 @@ def table(told: Told) -> Table:
 def listing(
     table: Table, directory: Directory, entries: dict[bytes, Attributes], event: int = 0
 ) -> None:
-    table.merge(directory, entries.items(), event, set(entries))
-    table.finish_merge(directory, set(entries), event)
+    merging = Merging(table)
+    merging.entries(directory, entries.items(), event, set(entries))
+    merging.end(directory, set(entries), event)
 
 
 def local(table: Table, directory: Directory, name: bytes, mode: int = FILE) -> Node:
