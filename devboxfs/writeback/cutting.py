@@ -43,14 +43,12 @@ class Cutter:
             return now
         if self._requests.uncut or ledger.trying_again:
             return now
-        if (
-            ledger.fresh_names >= limits.batch_operations
-            or ledger.fresh_bytes >= limits.batch_bytes
-        ):
+        arrivals = ledger.arrivals
+        if arrivals.enough:
             return now
         due: float | None = None
-        if ledger.first_fresh is not None:
-            due = min(ledger.last_fresh + limits.quiet, ledger.first_fresh + limits.longest_wait)
+        if arrivals.first is not None:
+            due = min(arrivals.last + limits.quiet, arrivals.first + limits.longest_wait)
         if ledger.waiting:
             kept, until = ledger.open_files(now)
             if until is not None:

@@ -1,7 +1,8 @@
 """What is pending, what is in flight, and what the box has: the flusher's state without its tasks.
 
 Nothing here awaits, so every method is atomic. restoring.py brings back from the journal the state
-that these methods had led to; selection.py chooses what goes, in_flight.py is a batch on its way.
+that these methods had led to; arrivals.py knows when operations came, selection.py chooses what
+goes, in_flight.py is a batch on its way.
 
 One file although it is long: all of it keeps the invariants over the same few collections.
 
@@ -30,11 +31,12 @@ from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.plan import plan
 from devboxfs.core.planned import Left
 from devboxfs.core.relocation import redirect
+from devboxfs.writeback.arrivals import Arrivals
 from devboxfs.writeback.in_flight import InFlight, Result, record_of
 from devboxfs.writeback.journal import Journal
 from devboxfs.writeback.limits import Limits
 from devboxfs.writeback.new_files import NewFiles
-from devboxfs.writeback.selection import ON_CONTENT, select
+from devboxfs.writeback.selection import select
 from sealos_devbox import Version
 
 __all__ = ["Ledger", "Refused"]
@@ -69,10 +71,7 @@ class Ledger:
         self.unsettled = 0
         self.boot_id = ""
         self.resume: int | None = None
-        self.first_fresh: float | None = None
-        self.last_fresh = 0.0
-        self.fresh_names = 0
-        self.fresh_bytes = 0
+        self.arrivals = Arrivals(limits)
         self.more = False
         """The last cut left operations that could have gone."""
         self.refused: dict[int, Refused] = {}
@@ -87,7 +86,6 @@ class Ledger:
         self._dirtimes: dict[bytes, int] = {}
         self._durable = 0
         self._results: deque[tuple[int, int]] = deque()
-        self._accepted: deque[tuple[int, float]] = deque()
         self._limits = limits
         self._monotonic = monotonic
 
@@ -98,22 +96,14 @@ class Ledger:
         now = self._monotonic()
         self.waiting.append(op)
         self.unsettled += 1
-        kind = op.kind
-        if kind is Kind.WRITE:
+        if op.kind is Kind.WRITE:
             self.pending_bytes += op.length
-            self.fresh_bytes += op.length
-        elif kind not in ON_CONTENT:
-            self.fresh_names += 1
+        self.arrivals.accept(op, now)
         self._new_files.accept(op, now)
-        if self.refused and kind in _REMOVING:
+        if self.refused and op.kind in _REMOVING:
             # Perhaps of what is refused, which then vanishes.
             held = self.held_back()
             self.trying_again = self.trying_again or (held is not None and held.meets(op))
-        if self.first_fresh is None:
-            self.first_fresh = now
-        self.last_fresh = now
-        if not self._accepted or now - self._accepted[-1][1] >= 1.0:
-            self._accepted.append((op.seq, now))
 
     def file_opened(self, oid: int) -> None:
         """Count a writer of a new file."""
@@ -123,9 +113,7 @@ class Ledger:
         """Count a writer less; returns whether that lets something go."""
         if not self._new_files.closed(oid):
             return False
-        self.last_fresh = self._monotonic()
-        if self.first_fresh is None:
-            self.first_fresh = self.last_fresh
+        self.arrivals.touch(self._monotonic())
         return True
 
     # -- questions
@@ -137,12 +125,7 @@ class Ledger:
 
     def oldest_age(self) -> float | None:
         """Return how long ago the oldest unsettled operation was accepted, to a second."""
-        if not self.unsettled or not self._accepted:
-            return None
-        oldest = self._oldest_seq()
-        while len(self._accepted) > 1 and self._accepted[1][0] <= oldest:
-            self._accepted.popleft()
-        return self._monotonic() - self._accepted[0][1]
+        return self.arrivals.age(self._oldest_seq(), self._monotonic()) if self.unsettled else None
 
     def open_files(self, now: float) -> tuple[set[int], float | None]:
         """Return the new files that are kept back, and until when the first of them is."""
@@ -249,9 +232,8 @@ class Ledger:
         return self._plan(go, rest, None, bypass=True)
 
     def _no_longer_fresh(self, *, more: bool, upto: int | None) -> None:
-        if upto is None or not self.waiting or self.waiting[-1].seq <= upto:
-            self.first_fresh = None
-        self.fresh_names = self.fresh_bytes = 0
+        all_went = upto is None or not self.waiting or self.waiting[-1].seq <= upto
+        self.arrivals.cut(all_went=all_went)
         self.more = more
 
     def _plan(
@@ -462,8 +444,7 @@ class Ledger:
 
     def note_age(self, seq: int) -> None:
         """Take note of an operation that is older than this process; its age counts from now."""
-        if not self._accepted:
-            self._accepted.append((seq, self._monotonic()))
+        self.arrivals.note_age(seq, self._monotonic())
 
     def recount(self) -> None:
         """Count what was restored."""

@@ -190,15 +190,10 @@ class WriteBack:
 
     def _accepted(self, op: Operation) -> None:
         ledger = self._ledger
-        idle = ledger.first_fresh is None
+        idle = ledger.arrivals.first is None
         ledger.accept(op)
-        limits = self._limits
         # In between, the flusher looks by itself when the operations before this one are due.
-        if (
-            idle
-            or ledger.fresh_bytes >= limits.batch_bytes
-            or ledger.fresh_names >= limits.batch_operations
-        ):
+        if idle or ledger.arrivals.enough:
             self._flusher.nudge()
         self._unsynced.set()
 
