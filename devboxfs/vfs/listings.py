@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Iterator
 
 import trio
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 SLICE = 256
 """Entries merged between two checkpoints: about a millisecond."""
+AT_ONCE = 32
+"""Listings under way while many directories are listed again: after an overflow that is all."""
 ASKED_AGAIN = 3
 """Listings of the directory above before one that the box lacks is taken for gone: it may be that
 what was told of it meanwhile is younger than each of them, or that the one above cannot be read."""
@@ -223,32 +226,41 @@ class Listings:
                     await self._rescan_wanted.wait()
                     self._rescan_wanted = trio.Event()
                     wanted, self._rescans = self._rescans, {}
-                    for directory in wanted.values():
-                        if directory.parent is None and directory is not self.table.root:
-                            self.missed.discard(directory.ino)
-                            self._absences.pop(directory.ino, None)
-                            continue
-                        settled = True
-                        self.table.log.begin()
-                        try:
-                            await self._list(directory)
-                            self._absences.pop(directory.ino, None)
-                            if directory is self.table.root:
-                                self.root_is(gone=False)
-                        except BoxFileError as exc:
-                            if directory is self.table.root and exc.errno in ABSENT:
-                                self.root_is(gone=True)
-                            elif exc.errno in ABSENT and directory.parent is not None:
-                                settled = self._is_gone(directory, directory.parent)
-                            else:
-                                log.warning("listing %r again failed: %s", directory.path(), exc)
-                        finally:
-                            self.table.log.end()
-                            if settled and directory.ino not in self._rescans:
-                                self.missed.discard(directory.ino)
+                    directories = iter(wanted.values())
+                    # One that the box lacks is asked for after the one above, not beside it.
+                    count = 1 if self._absences else min(AT_ONCE, len(wanted))
+                    async with trio.open_nursery() as workers:
+                        for _ in range(count):
+                            workers.start_soon(self._list_all_again, directories)
                     self.tell()
             finally:
                 self._nursery = None
+
+    async def _list_all_again(self, directories: Iterator[Directory]) -> None:
+        """List directories of which something was missed; several tasks share the iterator."""
+        for directory in directories:
+            if directory.parent is None and directory is not self.table.root:
+                self.missed.discard(directory.ino)
+                self._absences.pop(directory.ino, None)
+                continue
+            settled = True
+            self.table.log.begin()
+            try:
+                await self._list(directory)
+                self._absences.pop(directory.ino, None)
+                if directory is self.table.root:
+                    self.root_is(gone=False)
+            except BoxFileError as exc:
+                if directory is self.table.root and exc.errno in ABSENT:
+                    self.root_is(gone=True)
+                elif exc.errno in ABSENT and directory.parent is not None:
+                    settled = self._is_gone(directory, directory.parent)
+                else:
+                    log.warning("listing %r again failed: %s", directory.path(), exc)
+            finally:
+                self.table.log.end()
+                if settled and directory.ino not in self._rescans:
+                    self.missed.discard(directory.ino)
 
     def forget_overflows(self) -> None:
         """Events are numbered anew."""

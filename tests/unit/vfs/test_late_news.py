@@ -389,6 +389,29 @@ def test_an_overflow_elsewhere_repeats_no_listing(box: Box) -> None:
     assert box.link.listed.count(b"a") == 1
 
 
+def test_after_an_overflow_directories_are_listed_side_by_side(box: Box) -> None:
+    """One after the other would take a round trip each."""
+    tree = Tree(box)
+    asked: list[bytes] = []
+
+    async def answer(path: bytes) -> object:
+        asked.append(path)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(asked) == [b"", b"a", b"b"]
+        return tree.event, *tree.listings[path]
+
+    async def lose() -> None:
+        tree.event = 3
+        overflow(box, tree.event)
+        with trio.fail_after(5):
+            while box.listings.missed:
+                await box.listings.news.wait()
+
+    box.link.answer = answer
+    trio.run(with_rescans, box, lose)
+    assert len(asked) == 3
+
+
 def test_an_overflow_has_the_known_part_of_a_directory_listed(box: Box) -> None:
     """A name of which an event told is an answer, though the directory is not complete."""
     box.a.complete = False
