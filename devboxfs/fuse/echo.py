@@ -141,7 +141,7 @@ class Echo(Watchers):
 
     def _takes(self, directory: Directory) -> bool:
         """Whether anybody can watch there, and the change can still be repeated in time."""
-        if not self.tokens.pid:
+        if self.tokens.pid is None:
             return False
         if directory.lookups <= 0 and directory.ino != ROOT_INO:
             return False

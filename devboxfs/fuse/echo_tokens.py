@@ -77,8 +77,9 @@ class Tokens:
         self, queue: Callable[[Token], None], invalidate: Callable[[Node, bytes], None]
     ) -> None:
         """`queue` hands a token back to submit() once the kernel heard what was said before it."""
-        self.pid = 0
-        """Of the process that performs the operations; 0 while there is none."""
+        self.pid: int | None = None
+        """Of the process that performs the operations, None while there is none. Not 0: that is
+        what the kernel says of every process of another PID namespace."""
         self.drop: Callable[[Node], None] = lambda _node: None
         """Forgets a node that nobody refers to any more; the table's."""
         self.busy = trio.Event()

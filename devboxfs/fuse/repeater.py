@@ -56,7 +56,7 @@ class Repeater:
 
     def stop(self) -> None:
         """Give up what waits; names are invalidated from now on."""
-        self._tokens.pid = 0
+        self._tokens.pid = None
         self._tokens.give_up()
 
     async def pause(self) -> None:

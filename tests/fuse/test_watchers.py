@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -314,6 +315,37 @@ def test_the_process_is_killed_in_the_middle(watched: MountedBox, account: Accou
                 return any(name in event for event in heard.rest(0.2))
 
             wait_until(hears, timeout=30)
+
+
+@pytest.mark.each_account
+def test_other_pid_namespaces_are_not_taken_for_the_process(
+    make_box: MakeBox, account: Account
+) -> None:
+    """Their processes have the number 0 for the daemon, also while nothing repeats changes."""
+    if not account.is_root:
+        pytest.skip("only root can make a namespace of processes")
+    box = make_box()
+    argv = [sys.executable, "-m", "devboxfs", "mount", "--foreground", box.name, str(box.mount)]
+    daemon = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", *argv],
+        cwd="/", env=box.environment, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        pid = wait_until(lambda: _echo(box))[0]
+        os.kill(pid, signal.SIGKILL)
+        made = itertools.count()
+
+        def works_and_another_one_has_started() -> int:
+            (box.mount / f"directory{next(made)}").mkdir()
+            return _echo(box, pid)
+
+        wait_until(works_and_another_one_has_started, timeout=30)
+        assert len(os.listdir(box.mount)) == next(made)
+        subprocess.run(["umount", box.mount], check=True, timeout=30)
+        assert daemon.wait(30) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
 
 
 def test_the_daemon_is_killed_in_the_middle(make_box: MakeBox, account: Account) -> None:
