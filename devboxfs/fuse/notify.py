@@ -43,7 +43,7 @@ class _Inode:
 
 
 class Notifier:
-    """The queue and its task; a vfs.table.Kernel."""
+    """The queue and its task; a vfs.observers.Kernel."""
 
     def __init__(self) -> None:
         self._queue: deque[_Entry | _Inode | Token] = deque()
