@@ -194,6 +194,8 @@ class BoxLink:
         except BaseExceptionGroup as group:
             # The session has nurseries of its own, so what it met is somewhere in here.
             expected, other = group.split((DevboxError, OSError))
+            if other is not None and other.split(trio.Cancelled)[1] is None:
+                raise other from None  # who ends this does not ask whether it broke by then
             if expected is None or other is not None:
                 raise
             raise TransportError(_text(expected)) from expected

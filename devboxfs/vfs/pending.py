@@ -170,7 +170,8 @@ class Pending:
             for node in held.nodes:
                 node.pending -= 1
                 touched[id(node)] = node
-                events[id(node)] = max(event, events.get(id(node), 0))
+                other = events.get(id(node), event)
+                events[id(node)] = max(event, other) if min(event, other) >= 0 else -1
             names.extend((directory, name, event) for directory, name in held.names)
             if held.move:
                 self._late_moves += [

@@ -386,7 +386,7 @@ class Table(Nodes):
         heard, node.remote = node.remote, None
         if heard is not None and heard.attr and heard.age > (self._connection, event):
             same = node.box is None or node.box.ino == heard.attr.ino
-            if same and not self._took_number(node, heard.attr):
+            if same and event >= 0 and not self._took_number(node, heard.attr):
                 self.update(node, heard.attr, heard.age[1])
             elif node.parent is not None:
                 self.rescan(node.parent)

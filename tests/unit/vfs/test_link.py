@@ -107,3 +107,26 @@ def test_what_a_session_met_deep_inside_leads_to_another_attempt() -> None:
         assert gaps[-1] == 10
 
     run(test)
+
+
+def test_a_connection_that_breaks_while_the_mount_ends() -> None:
+    """Both at once: the end is what counts."""
+    broken = trio.Event()
+
+    async def failing(_transport: object) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            with trio.CancelScope(shield=True):
+                await broken.wait()
+            raise TransportError("the helper ended the connection")
+
+    async def test(box, link, nursery) -> None:
+        with trio.CancelScope() as mount:
+            async with trio.open_nursery() as tasks:
+                await tasks.start(link.run, failing)
+                mount.cancel()
+                broken.set()
+        assert mount.cancelled_caught
+        assert len(box.times) == 1
+
+    run(test)

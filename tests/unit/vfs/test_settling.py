@@ -179,6 +179,27 @@ def test_a_removal_of_which_is_not_known_when_it_came_about(mount: Mount) -> Non
     assert set(asked) == {table.root}
 
 
+def test_an_object_of_which_the_last_state_is_not_known(mount: Mount) -> None:
+    """A snapshot saw it between its new name and the loss of an old one, and so may have others."""
+    table = mount.table
+    listing(table, table.root, {b"d": attributes(80, mode=DIRECTORY, nlink=2)})
+    directory = table.root.children[b"d"]
+    assert isinstance(directory, Directory)
+    both = attributes(70, nlink=2)
+    listing(table, table.root, {b"d": attributes(80, mode=DIRECTORY, nlink=2), b"file": both})
+    listing(table, directory, {b"other": both})
+    file = directory.children[b"other"]
+    seq = mount.operate(Kind.UNLINK, (b"file",), file)
+    table.detach(table.root, b"file")
+    file.nlink = 1
+    listing(table, directory, {b"other": both}, event=3)
+    asked: list[Directory] = []
+    table.rescan = asked.append
+    mount.pending.settled(Settled([seq], {file.oid: None}, {}, event=0, events={seq: -1}))
+    assert directory in asked
+    assert file.nlink == 1
+
+
 def test_an_older_outcome_does_not_make_events_of_a_name_younger(mount: Mount) -> None:
     table = mount.table
     _node, _seq = mount.create(b"ours")
