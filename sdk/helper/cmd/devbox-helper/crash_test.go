@@ -116,6 +116,10 @@ func TestCrashAnywhere(t *testing.T) {
 				if got := tree(t, dir); got != want {
 					t.Fatalf("%s %d: after recovery\n%s\nwant\n%s", point, n, got, want)
 				}
+				// One of the names of a file counts as a link of it.
+				if left := displaced(dir); left != "" {
+					t.Fatalf("%s %d: displaced and not destroyed: %s", point, n, left)
+				}
 			}
 			errnos, flags := again.finish(again.applyBegin([]any{journal, inc, 2, 1, 0, nil, false}, ops, nil, contents...)).outcomes(t)
 			if got := tree(t, dir); got != want {
@@ -142,6 +146,17 @@ func TestCrashAnywhere(t *testing.T) {
 		t.Fatalf("only %d crashes", passes)
 	}
 	t.Logf("%d crashes", passes)
+}
+
+// displaced names what operations have displaced and not destroyed.
+func displaced(dir string) string {
+	var found []string
+	for _, path := range strings.Fields(litter(dir)) {
+		if name := filepath.Base(path); strings.Contains(name, "-") && !strings.HasPrefix(name, "leases-") {
+			found = append(found, path)
+		}
+	}
+	return strings.Join(found, " ")
 }
 
 // litter names what is in the state directory besides logs.

@@ -42,6 +42,9 @@ func (a *Applier) execute(j *journal, h header, s *staging, log *batchLog, begun
 		}
 	}
 	first := len(results)
+	if first > 0 {
+		r.dropDisplaced(&s.manifest.operations[first-1], results[first-1])
+	}
 	for i := first; i < len(s.manifest.operations); i++ {
 		o := &s.manifest.operations[i]
 		r.doubt = begun != nil && i == first || r.hints != nil

@@ -111,6 +111,17 @@ func (r *run) one(o *operation) (outcome, error) {
 	return result, nil
 }
 
+// dropDisplaced destroys what the operation of the last logged outcome displaced, if a crash came between. A file that has
+// other names would be told with one link too many.
+func (r *run) dropDisplaced(o *operation, logged outcome) {
+	if logged.failed() {
+		return
+	}
+	for _, kind := range []string{"gone", "old", "same", "link", "lock", "copy"} {
+		removeTree(r.dir, o.own(kind))
+	}
+}
+
 // dropContents removes what was staged for an operation that has failed: its batch's directory stays for its log.
 func (r *run) dropContents(o *operation) {
 	if o.content >= 0 {
