@@ -272,5 +272,5 @@ def test_sampling_goes_on_by_itself(served: Served) -> None:
             lambda: any(sample.cpu > 1 for sample in engine.metrics.series(box.uid, 0, 2e9)),
             timeout=30,
         )
-    assert engine.processes.kill(box.uid) >= 1
+        assert engine.processes.kill(box.uid) >= 1
     assert any(sample.memory > 0 for sample in engine.metrics.series(box.uid, 0, 2e9))
