@@ -62,7 +62,7 @@ test-node: setup ## exec through a real container runtime (as root)
 # Building says what it is doing, and its failure is told again by pytest, as a reason to skip.
 test-cluster: setup ## a real Kubernetes on this machine, built on first use (as root)
 	-$(PYTHON_IN_VENV) -m tests.cluster build
-	.venv/bin/pytest tests/cluster --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	.venv/bin/pytest tests/cluster --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 # Daemons that tests start as another user write their share too, hence the open directory.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
