@@ -8,12 +8,18 @@ what the table holds and is discarded.
 
 from __future__ import annotations
 
-__all__ = ["OWN", "EventLog"]
+__all__ = ["OWN", "UNDATED", "EventLog"]
 
 OWN = 1 << 62
 """Number under which outcomes of our own changes are noted.
 
 Newer than any answer that was under way.
+"""
+
+UNDATED = -1
+"""Number of an outcome of which the helper does not know when it came about.
+
+It took it from its log, or finished what another one had begun: the box is asked again.
 """
 
 

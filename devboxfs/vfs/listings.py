@@ -152,10 +152,10 @@ class Listings:
         entries.sort(key=_ino)
         names = {name for name, _attr in entries}
         for start in range(0, len(entries), SLICE):
-            self.merging.entries(directory, entries[start : start + SLICE], event, names)
+            self.merging.merge(directory, entries[start : start + SLICE], event, names)
             if start + SLICE < len(entries):
                 await trio.lowlevel.checkpoint()
-        self.merging.end(directory, names, event)
+        self.merging.finish(directory, names, event)
 
     async def refresh(self, node: Node) -> None:
         """Bring one object up to date after the box said ESTALE or ENOENT of what is shown.

@@ -17,10 +17,24 @@ class Merging:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.vanished: dict[tuple[int, bytes], tuple[Directory, Node, int]] | None = None
+        self._vanished: dict[tuple[int, bytes], tuple[Directory, Node, int]] = {}
         """Names that listings lack, while all directories are listed: some may be elsewhere."""
+        self._snapshots = 0
 
-    def entries(
+    def begin(self) -> None:
+        """All directories are listed from now on."""
+        self._snapshots += 1
+
+    def end(self) -> list[Directory]:
+        """They were, or will not be: returns directories that still have what is not there."""
+        self._snapshots -= 1
+        if self._snapshots:
+            return []
+        left = {directory.ino: directory for directory, _node, _event in self._vanished.values()}
+        self._vanished.clear()
+        return list(left.values())
+
+    def merge(
         self,
         directory: Directory,
         entries: Iterable[tuple[bytes, Attributes]],
@@ -57,13 +71,13 @@ class Merging:
                             # Absence was an answer: the kernel may have cached it.
                             table.kernel.entry(directory, name)
 
-    def end(self, directory: Directory, names: set[bytes], event: int) -> None:
+    def finish(self, directory: Directory, names: set[bytes], event: int) -> None:
         """All entries of the listing were merged: what is not among them is gone."""
         for name in [n for n in directory.children if n not in names]:
-            if self.vanished is None:
+            if not self._snapshots:
                 self._vanish(directory, name, event)
             else:
-                self.vanished[directory.ino, name] = directory, directory.children[name], event
+                self._vanished[directory.ino, name] = directory, directory.children[name], event
         if directory.hidden is not None:
             directory.hidden &= names
         if not directory.complete and directory.nlink > 1 and not directory.hidden:
@@ -74,9 +88,9 @@ class Merging:
     def remove_vanished(self, count: int) -> bool:
         """Work in what no listing has shown elsewhere, some of it; whether there is more."""
         for _ in range(count):
-            if not self.vanished:
+            if not self._vanished:
                 return False
-            (_ino, name), (directory, node, event) = self.vanished.popitem()
+            (_ino, name), (directory, node, event) = self._vanished.popitem()
             if directory.children.get(name) is node:
                 self._vanish(directory, name, event)
         return True
@@ -108,7 +122,7 @@ class Merging:
         source, old = node.parent, node.name
         if source is None or source is directory:
             return old not in names
-        return self.vanished is not None and (source.ino, old) in self.vanished
+        return (source.ino, old) in self._vanished
 
     def _found_again(
         self, node: Node, directory: Directory, name: bytes, attr: Attributes, event: int

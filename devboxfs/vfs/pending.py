@@ -12,6 +12,7 @@ from errno import EIO
 import msgspec
 import trio
 
+from devboxfs.core.event_log import UNDATED
 from devboxfs.core.node import Directory, Doubt, Node
 from devboxfs.core.ops import ANY_CTIME, Operation
 from devboxfs.vfs.clock import BoxClock
@@ -171,7 +172,7 @@ class Pending:
                 node.pending -= 1
                 touched[id(node)] = node
                 other = events.get(id(node), event)
-                events[id(node)] = max(event, other) if min(event, other) >= 0 else -1
+                events[id(node)] = UNDATED if UNDATED in (event, other) else max(event, other)
             names.extend((directory, name, event) for directory, name in held.names)
             if held.move:
                 self._late_moves += [

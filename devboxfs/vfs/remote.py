@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -83,7 +84,7 @@ class Remote:
             self.pending.watch_session += 1
             self._told(first[-1].number if first else 0)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._snapshot, transport)
+                nursery.start_soon(partial(self._snapshot, transport, repeated=True))
                 while True:
                     batch = await events.receive()
                     if batch is None:
@@ -125,16 +126,19 @@ class Remote:
         if number:
             await self.wait_heard(number, self.pending.watch_session)
         else:
-            await self._snapshot(transport)
+            await self._snapshot(transport, repeated=False)
 
-    async def _snapshot(self, transport: FileTransport) -> None:
-        """Bring the whole table up to date."""
+    async def _snapshot(self, transport: FileTransport, *, repeated: bool) -> None:
+        """Bring the whole table up to date. `repeated`: if it does not end, there will be another.
+
+        The next one is to find elsewhere what this one has not.
+        """
         self.snapshot_complete = False
         table = self.table
         later: list[tuple[bytes, Entries, int]] = []
         entries = 0
         table.log.begin()
-        self.listings.merging.vanished = {}
+        self.listings.merging.begin()
         try:
             await self.pending.wait_moves()
             self.pending.moved_names.clear()
@@ -156,7 +160,10 @@ class Remote:
                 self.listings.root_is(gone=True)
             log.warning("the snapshot of box %s failed: %s", self.link.box.name, exc)
         finally:
-            self.listings.merging.vanished = None
+            left = self.listings.merging.end()
+            if not repeated:
+                for directory in left:
+                    self.listings.request_rescan(directory)
             table.log.end()
 
     async def _merge(self, path: bytes, entries: Entries, event: int, *, last: bool) -> bool:

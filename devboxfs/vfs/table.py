@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from devboxfs.core.event_log import OWN, EventLog
+from devboxfs.core.event_log import OWN, UNDATED, EventLog
 from devboxfs.core.git_tree import replaces_files
 from devboxfs.core.node import Directory, Doubt, News, Node
 from devboxfs.vfs.nodes import InodeNumbers, Nodes, same_object
@@ -292,11 +292,7 @@ class Table(Nodes):
             directory.stash[name] = News(age, attr)
 
     def _hear(self, directory: Directory, name: bytes, event: int) -> None:
-        """Work in what was heard of a name meanwhile, if it is younger than `event`.
-
-        -1 is an outcome of which the helper does not know when it came about (it took it from its
-        log, or finished what another one had begun): the box is asked again.
-        """
+        """Work in what was heard of a name meanwhile, if it is younger than `event`."""
         if directory.stash is None:
             return
         heard = directory.stash.pop(name, None)
@@ -304,7 +300,7 @@ class Table(Nodes):
             directory.stash = None
         if heard is None or heard.age <= (self._connection, event):
             return
-        if event >= 0:
+        if event != UNDATED:
             self.remote_name(directory, name, heard.attr, heard.age[1])
         else:
             self.rescan(directory)
@@ -384,9 +380,9 @@ class Table(Nodes):
             if not directory.held(name):
                 self._hear(directory, name, event)
         heard, node.remote = node.remote, None
-        if heard is not None and heard.attr and heard.age > (self._connection, event):
+        if heard is not None and heard.attr is not None and heard.age > (self._connection, event):
             same = node.box is None or node.box.ino == heard.attr.ino
-            if same and event >= 0 and not self._took_number(node, heard.attr):
+            if same and event != UNDATED and not self._took_number(node, heard.attr):
                 self.update(node, heard.attr, heard.age[1])
             elif node.parent is not None:
                 self.rescan(node.parent)

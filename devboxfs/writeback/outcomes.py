@@ -11,6 +11,7 @@ import errno
 
 from devboxfs.core.batch_records import RelocationRecord
 from devboxfs.core.deferral import Blocked
+from devboxfs.core.event_log import UNDATED
 from devboxfs.core.extents import BasePiece
 from devboxfs.core.ops import Kind, Operation
 from devboxfs.core.planned import Left, Owner
@@ -76,7 +77,7 @@ class _Judge:
             operations = [batch.operations[s] for s in owner.seqs if s in batch.operations]
             outcome = self._outcome(owner)
             if outcome.event or outcome.flags & REPLAYED:
-                event = outcome.event or -1
+                event = outcome.event or UNDATED
                 to.settled.events.update((op.seq, event) for op in operations)
             if outcome.errno == 0:
                 self._done(owner, operations, outcome)

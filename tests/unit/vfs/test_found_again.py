@@ -47,8 +47,8 @@ def child(table: Table, path: bytes) -> Directory:
 def listed(
     merging: Merging, directory: Directory, entries: dict[bytes, Attributes], event: int = 0
 ) -> None:
-    merging.entries(directory, entries.items(), event, set(entries))
-    merging.end(directory, set(entries), event)
+    merging.merge(directory, entries.items(), event, set(entries))
+    merging.finish(directory, set(entries), event)
 
 
 def test_it_keeps_its_node(
@@ -71,7 +71,7 @@ def test_in_another_directory(
 ) -> None:
     """While all of them are listed, after one in which it is missing."""
     node = child(table, b"b")
-    merging.vanished = {}
+    merging.begin()
     listed(merging, table.root, {b"d": OTHER}, 1)
     assert not merging.may_come_from_elsewhere(child(table, b"d"), [(b"c", DIR)], {b"c"})
     listed(merging, child(table, b"d"), {b"c": DIR}, 1)
@@ -98,7 +98,7 @@ def test_it_waits_until_it_is_missing_elsewhere(
 ) -> None:
     """Below a mount in the box an object may have the number, and the times, of another one."""
     node = child(table, b"b")
-    merging.vanished = {}
+    merging.begin()
     assert merging.may_come_from_elsewhere(child(table, b"d"), [(b"c", DIR)], {b"c"})
     listed(merging, child(table, b"d"), {b"c": DIR}, 1)
     listed(merging, table.root, {b"b": DIR, b"d": OTHER}, 1)
@@ -108,12 +108,25 @@ def test_it_waits_until_it_is_missing_elsewhere(
 
 
 def test_what_is_nowhere_is_removed(table: Table, merging: Merging) -> None:
-    merging.vanished = {}
+    merging.begin()
     listed(merging, table.root, {}, 1)
     assert set(table.root.children) == {b"b", b"d"}
     assert merging.remove_vanished(1)
     assert not merging.remove_vanished(9)
     assert table.root.children == {}
+    assert merging.end() == []
+
+
+def test_what_was_not_looked_for_everywhere_is_in_doubt(table: Table, merging: Merging) -> None:
+    """A snapshot that is cancelled while another one goes on leaves it to that."""
+    merging.begin()
+    merging.begin()
+    listed(merging, table.root, {b"d": OTHER}, 1)
+    assert merging.end() == []
+    assert b"b" in table.root.children
+    assert merging.end() == [table.root]
+    listed(merging, table.root, {b"d": OTHER}, 1)
+    assert b"b" not in table.root.children
 
 
 def test_over_another_one(table: Table, merging: Merging, moves: list[tuple[bytes, bytes]]) -> None:
@@ -156,7 +169,7 @@ def test_what_is_known_of_the_old_name_is_younger(
     table.log.begin()
     node = child(table, b"b")
     table.remote_name(table.root, b"b", DIR, 5)
-    merging.entries(table.root, [(b"c", DIR)], 4, {b"c", b"d"})
+    merging.merge(table.root, [(b"c", DIR)], 4, {b"c", b"d"})
     assert table.root.children[b"b"] is node
     assert moves == []
 
@@ -165,7 +178,8 @@ def test_not_into_itself(table: Table, merging: Merging, moves: list[tuple[bytes
     """`mv d/above x && mv d x/above`, and only the last is known."""
     above = attributes(13, mode=DIRECTORY, nlink=2)
     listed(merging, child(table, b"d"), {b"above": above})
-    merging.vanished = {(1, b"d"): (table.root, child(table, b"d"), 0)}
+    merging.begin()
+    listed(merging, table.root, {b"b": DIR})
     listed(merging, child(table, b"d/above"), {b"d": OTHER})
     assert child(table, b"d").path() == b"d"
     assert child(table, b"d/above/d") is not child(table, b"d")

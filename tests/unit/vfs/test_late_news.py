@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -202,7 +203,7 @@ def test_a_snapshot_that_a_rename_overtakes(box: Box) -> None:
 
     box.link.snapshot = lambda *_, **__: Records()  # type: ignore[attr-defined]
     box.remote.visibility = cast(Any, SimpleNamespace(prune=None))
-    trio.run(box.remote._snapshot, cast(Any, box.link))
+    trio.run(partial(box.remote._snapshot, cast(Any, box.link), repeated=True))
     assert (box.a.children, box.b.children) == ({b"x": box.a_x}, {b"x": box.b_x})
     assert box.sizes() == (0, 0)
     assert box.b in box.rescans

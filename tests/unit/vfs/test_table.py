@@ -70,8 +70,8 @@ def listing(
     table: Table, directory: Directory, entries: dict[bytes, Attributes], event: int = 0
 ) -> None:
     merging = Merging(table)
-    merging.entries(directory, entries.items(), event, set(entries))
-    merging.end(directory, set(entries), event)
+    merging.merge(directory, entries.items(), event, set(entries))
+    merging.finish(directory, set(entries), event)
 
 
 def local(table: Table, directory: Directory, name: bytes, mode: int = FILE) -> Node:
