@@ -2,7 +2,7 @@
 
 Every change follows one pattern: make what is asked about known (the only place that awaits), then,
 with no await until the table has changed: check as a local file system would, journal, change the
-table.
+table. One file although it is long: the checks of rename(2) are those of the others, combined.
 """
 
 from __future__ import annotations

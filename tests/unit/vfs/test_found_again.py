@@ -8,7 +8,7 @@ from devboxfs.core.node import Directory
 from devboxfs.vfs.merging import Merging
 from devboxfs.vfs.table import Table
 from sealos_devbox import Attributes
-from tests.unit.vfs.test_table import DIRECTORY, Numbers, Told, attributes, listing, local, settle
+from tests.unit.vfs.tables import DIRECTORY, Numbers, Told, attributes, listing, local, settle
 
 DIR, OTHER = attributes(10, mode=DIRECTORY, nlink=2), attributes(11, mode=DIRECTORY, nlink=2)
 

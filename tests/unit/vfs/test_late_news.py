@@ -16,8 +16,8 @@ from devboxfs.vfs.listings import ASKED_AGAIN
 from devboxfs.vfs.remote import Remote
 from devboxfs.writeback.seams import Settled
 from sealos_devbox import Attributes, BoxFileError, DirectoryRecord, Event
+from tests.unit.vfs.tables import DIRECTORY, attributes, listing
 from tests.unit.vfs.test_settling import Mount
-from tests.unit.vfs.test_table import DIRECTORY, attributes, listing
 
 A, B = (attributes(ino, mode=DIRECTORY, nlink=2) for ino in (10, 20))
 A_X, B_X = attributes(11), attributes(21)

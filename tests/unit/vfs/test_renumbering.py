@@ -7,7 +7,7 @@ import pytest
 from devboxfs.core.event_log import OWN
 from devboxfs.vfs.nodes import ROOT_INO
 from devboxfs.vfs.table import Table
-from tests.unit.vfs.test_table import (
+from tests.unit.vfs.tables import (
     DIRECTORY,
     Numbers,
     Told,

@@ -6,7 +6,7 @@ import pytest
 
 from devboxfs.core.node import Directory, Node
 from devboxfs.vfs.table import Table
-from tests.unit.vfs.test_table import DIRECTORY, Numbers, Told, attributes, listing
+from tests.unit.vfs.tables import DIRECTORY, Numbers, Told, attributes, listing
 
 MOVED_TO, MODIFY = 0x80, 0x2
 

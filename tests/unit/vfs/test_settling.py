@@ -13,7 +13,7 @@ from devboxfs.vfs.pending import Pending
 from devboxfs.vfs.table import Table
 from devboxfs.writeback.seams import Settled
 from sealos_devbox import Attributes
-from tests.unit.vfs.test_table import DIRECTORY, Numbers, Told, attributes, listing
+from tests.unit.vfs.tables import DIRECTORY, Numbers, Told, attributes, listing
 
 
 class Journal:

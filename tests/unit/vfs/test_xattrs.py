@@ -11,8 +11,8 @@ from devboxfs.core.node import Directory, Node
 from devboxfs.core.permissions import BoxUser
 from devboxfs.vfs.xattrs import XATTR_AHEAD, ExtendedAttributes
 from sealos_devbox import BoxFileError
+from tests.unit.vfs.tables import DIRECTORY, attributes, listing
 from tests.unit.vfs.test_settling import Mount
-from tests.unit.vfs.test_table import DIRECTORY, attributes, listing
 
 FILES = 200
 

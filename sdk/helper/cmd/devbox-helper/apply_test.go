@@ -1,3 +1,4 @@
+// What each kind of operation does, one test beside the other: crashes, leases and restarts have files of their own.
 package main_test
 
 import (

@@ -1,3 +1,4 @@
+// The client of these tests, whole in one file: it speaks the protocol as the SDK does, and shares no code with the helper.
 package main_test
 
 import (
