@@ -6,27 +6,30 @@ import pytest
 
 from sealos_devbox._protocol import frames
 from sealos_devbox._protocol.outbox import DATA_SIZE, WRITE_SIZE
+from sealos_devbox._protocol.session import ClientSession, Exchange
 from sealos_devbox._protocol.window import MIN_WINDOW
 from sealos_devbox.errors import ProtocolError
 from tests.fakes.peer import data, error, greeted, parse, reply, unpack, written
 
 
-def test_more_data_than_was_granted():
+def full() -> tuple[ClientSession, Exchange]:
+    """A session of whose exchange as much has arrived as was granted, and nothing is taken."""
     session = greeted()
     exchange = session.open("snapshot", b"", 0, now=0.0, collect=False)
     written(session)
     for _ in range(2):
         session.receive_data(data(exchange.id, bytes(131072)), 0.0)
+    return session, exchange
+
+
+def test_more_data_than_was_granted():
+    session, exchange = full()
     with pytest.raises(ProtocolError, match="more data than was granted"):
         session.receive_data(data(exchange.id, b"x"), 0.0)
 
 
 def test_taking_grants_more():
-    session = greeted()
-    exchange = session.open("snapshot", b"", 0, now=0.0, collect=False)
-    written(session)
-    for _ in range(2):
-        session.receive_data(data(exchange.id, bytes(131072)), 0.0)
+    session, exchange = full()
     assert not written(session), "nothing is granted for what nobody has taken"
     assert len(session.take(exchange, 131072, 0.0)) == 1
     [credit] = written(session)
